@@ -1,0 +1,1 @@
+"""What runs on the instance: standard library and the contract only."""

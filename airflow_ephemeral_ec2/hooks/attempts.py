@@ -1,0 +1,173 @@
+"""Open, adopt or kill an attempt: the three bucket writes before waiting, and the way out."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.contract import code_key
+from airflow_ephemeral_ec2.exceptions import CodeMissingError
+from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source
+from airflow_ephemeral_ec2.model.identity import (
+    AttemptChoice,
+    Step,
+    TaskIdentity,
+    choose_attempt,
+    entry_name,
+    name_jobkey,
+)
+from airflow_ephemeral_ec2.model.outcome import Kill
+from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_entry, plan_launch
+
+if TYPE_CHECKING:
+    from airflow_ephemeral_ec2.hooks.fleet import Fleet
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, LockFile
+
+
+@dataclass(frozen=True)
+class LaunchOrder:
+    """What a task instance asks for."""
+
+    spec: JobSpec
+    lock: LockFile
+    table: str
+    """The table as the user named it, for messages."""
+    table_version: str
+    limit_vcpus: int | None
+    identity: TaskIdentity
+    epoch: str
+    """Same for all retries of one run of the task; see ``choose_attempt``."""
+    business_date: str
+    array_index: int = 0
+
+
+@dataclass(frozen=True)
+class OpenAttempt:
+    """The attempt that a task instance awaits."""
+
+    choice: AttemptChoice
+    jobkey: str
+    record: LaunchRecord | None
+    """None when the attempt is over already."""
+
+    @property
+    def name(self) -> str:
+        """Name of its queue entry."""
+        return entry_name(self.jobkey, self.choice.attempt)
+
+
+def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttempt:
+    """
+    Choose the attempt of this task instance and make sure that it is in the queue.
+
+    Three writes: launch record, queue entry, index by date. Doing it again is harmless.
+
+    :raises CodeMissingError: the row's code was not pushed
+    :raises ConfigurationError: the row cannot be launched
+    :raises AwsError: AWS could not be asked
+    """
+    jobkey = name_jobkey(store.read_secret(), store.environment, order.identity)
+    choice = choose_attempt(store.last_attempt(jobkey), order.epoch)
+    if choice.step is Step.RETURN:
+        return OpenAttempt(choice, jobkey, None)
+    if choice.step is Step.ADOPT:
+        record = store.read_launch(jobkey, choice.attempt)
+    else:
+        before = choice.attempt - 1 if choice.step is Step.SUPERSEDE else None
+        if before is not None:
+            supersede(store, fleet, store.read_launch(jobkey, before), order)
+        facts = _find_facts(store, fleet, order, jobkey, choice.attempt, before)
+        record = store.write_launch(plan_launch(order.spec, facts))
+    store.write_entry(plan_entry(record, order.limit_vcpus))
+    store.write_date_index(record)
+    return OpenAttempt(choice, jobkey, record)
+
+
+def supersede(store: JobStore, fleet: Fleet, record: LaunchRecord, order: LaunchOrder) -> None:
+    """End an attempt that nobody awaits any more, because the task was cleared."""
+    # Its entry may be missing after a crash between two writes; somebody must judge it.
+    store.write_entry(plan_entry(record, order.limit_vcpus))
+    kill_attempt(store, fleet, record.jobkey, record.attempt, Kill("superseded"))
+
+
+def kill_attempt(store: JobStore, fleet: Fleet, jobkey: str, attempt: int, kill: Kill) -> bool:
+    """
+    End an attempt: nobody starts its work any more and its machine goes; False if it was over.
+
+    Safe to repeat. The controller waits for the machine's death and records the outcome.
+    """
+    if store.read_outcome(jobkey, attempt) is not None:
+        return False
+    record = store.read_launch(jobkey, attempt)
+    store.write_kill(entry_name(jobkey, attempt), kill)
+    store.revoke_start_lock(record, kill.reason)
+    machines = fleet.find_attempt(jobkey, attempt)
+    fleet.terminate(m.instance_id for m in machines if not m.is_dead)
+    return True
+
+
+def _find_facts(
+    store: JobStore,
+    fleet: Fleet,
+    order: LaunchOrder,
+    jobkey: str,
+    attempt: int,
+    supersedes: int | None,
+) -> LaunchFacts:
+    spec = order.spec
+    image_id = fleet.resolve_image(spec.ami)
+    return LaunchFacts(
+        environment=store.environment,
+        bucket=store.bucket,
+        jobkey=jobkey,
+        attempt=attempt,
+        nonce=secrets.token_hex(16),
+        epoch=order.epoch,
+        identity=order.identity,
+        business_date=order.business_date,
+        requested_at=store.clock.now(),
+        image_id=image_id,
+        image=find_image_facts(fleet, spec, order.lock, image_id),
+        instance_types=find_instance_facts(fleet, spec, order.lock),
+        code_sha256=find_code(store, order),
+        agent=agent_source(),
+        table_version=order.table_version,
+        array_index=order.array_index,
+        supersedes=supersedes,
+    )
+
+
+def find_instance_facts(fleet: Fleet, spec: JobSpec, lock: LockFile) -> dict[str, InstanceFacts]:
+    """Take instance types from the lock file; look up the others."""
+    known = {
+        name: lock.instance_types[name]
+        for name in spec.instance_types
+        if name in lock.instance_types
+    }
+    missing = [name for name in spec.instance_types if name not in known]
+    return known | (fleet.instance_facts(missing) if missing else {})
+
+
+def find_image_facts(fleet: Fleet, spec: JobSpec, lock: LockFile, image_id: str) -> ImageFacts:
+    """Take the AMI's facts from the lock file, or look it up."""
+    return lock.images.get(spec.ami) or fleet.image_facts(image_id)
+
+
+def find_code(store: JobStore, order: LaunchOrder) -> str | None:
+    """
+    Find the pushed code of a row.
+
+    :raises CodeMissingError: it is not in the lock file, or no longer in the bucket
+    """
+    code = order.spec.code
+    if code is None:
+        return None
+    facts = order.lock.code.get(code)
+    if facts is None:
+        raise CodeMissingError(code, order.table, "is not in the lock file: it was never pushed")
+    key = code_key(store.environment, facts.sha256)
+    if not store.exists(key):
+        raise CodeMissingError(code, order.table, f"is not at s3://{store.bucket}/{key}")
+    return facts.sha256

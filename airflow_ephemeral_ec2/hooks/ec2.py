@@ -1,0 +1,88 @@
+"""EphemeralEC2Hook: the Airflow connection behind bucket, fleet and controller."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_ephemeral_ec2.exceptions import AccessError
+from airflow_ephemeral_ec2.hooks.clients import Clients, make_clients
+from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.fleet import Fleet
+from airflow_ephemeral_ec2.hooks.job_store import JobStore
+
+if TYPE_CHECKING:
+    from botocore.config import Config
+
+    from airflow_ephemeral_ec2.settings import Settings
+
+
+class EphemeralEC2Hook(AwsBaseHook):
+    """
+    Disposable EC2 instances through an Airflow connection of type ``aws``.
+
+    :param aws_conn_id: Airflow connection; its extras (role, endpoint, region) are honoured
+    :param region_name: AWS region
+    """
+
+    def __init__(
+        self, aws_conn_id: str | None = "aws_default", region_name: str | None = None
+    ) -> None:
+        super().__init__(aws_conn_id=aws_conn_id, region_name=region_name, client_type="ec2")
+
+    def make_clients(self) -> Clients:
+        """
+        Make one boto3 client per service.
+
+        :raises AccessError: the connection does not exist
+        """
+        try:
+            # A missing "aws_default" falls back to boto3's own search, as in the amazon provider.
+            session = self.get_session(region_name=self.region_name)
+            endpoints = self.conn_config
+        except AirflowNotFoundException as error:
+            raise AccessError(
+                f"Airflow connection {self.aws_conn_id!r}",
+                "is not defined.",
+                "Create it (type aws), or name another one in the table's aws_conn_id.",
+            ) from error
+
+        def source(service: str, config: Config) -> Any:  # noqa: ANN401 - boto3's own type
+            extra = endpoints.botocore_config
+            return session.client(
+                service,
+                config=extra.merge(config) if extra else config,
+                endpoint_url=endpoints.get_service_endpoint_url(service),
+                verify=self.verify,
+            )
+
+        return make_clients(source)
+
+
+@functools.lru_cache(maxsize=32)
+def connect(aws_conn_id: str, region: str) -> Clients:
+    """
+    Return the clients of a connection and region, made once per process.
+
+    :raises AccessError: the connection does not exist
+    """
+    return EphemeralEC2Hook(aws_conn_id=aws_conn_id, region_name=region).make_clients()
+
+
+def open_store(settings: Settings) -> JobStore:
+    """Open the bucket of record through its connection."""
+    clients = connect(settings.aws_conn_id, settings.region)
+    return JobStore(clients.s3, settings.bucket, settings.environment)
+
+
+def open_fleet(settings: Settings, aws_conn_id: str, region: str) -> Fleet:
+    """Reach the machines of this environment through a row's connection and region."""
+    return Fleet(connect(aws_conn_id, region), settings.environment, region)
+
+
+def open_controller(settings: Settings) -> Controller:
+    """Make a controller for this process."""
+    return Controller(open_store(settings), functools.partial(open_fleet, settings))

@@ -1,0 +1,179 @@
+"""The EC2 calls that we make, and what they return as values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from airflow_ephemeral_ec2.contract import instance_arn
+from airflow_ephemeral_ec2.exceptions import ConfigurationError, nearest
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
+from airflow_ephemeral_ec2.model.outcome import Observation
+from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
+from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_ephemeral_ec2.hooks.clients import Clients
+
+MAX_FILTER_VALUES = 200
+"""EC2's limit per filter (EC2 API reference, "Filtering")."""
+NOT_RUNNING = ("shutting-down", "terminated", "stopping", "stopped")
+
+
+class Fleet:
+    """The machines of one environment in one region."""
+
+    def __init__(self, clients: Clients, environment: str, region: str) -> None:
+        self._clients = clients
+        self._environment = environment
+        self._region = region
+
+    def run(self, request: Mapping[str, object]) -> Observation:
+        """
+        Call RunInstances once.
+
+        :raises ClientError: as botocore gives it; the launch protocol classifies it
+        """
+        answer = self._clients.launch.run_instances(**request)  # type: ignore[arg-type]  # rendered as a plain mapping
+        return self._observe(answer["Instances"][0], answer.get("OwnerId", ""))
+
+    def find_by_token(self, client_token: str) -> Observation | None:
+        found = self._describe([{"Name": "client-token", "Values": [client_token]}])
+        return found[0] if found else None
+
+    def find_attempt(self, jobkey: str, attempt: int) -> list[Observation]:
+        """Find all machines of an attempt; more than one only after a double launch."""
+        return self._describe(
+            [
+                {"Name": f"tag:{TAG_JOBKEY}", "Values": [jobkey]},
+                {"Name": f"tag:{TAG_ATTEMPT}", "Values": [str(attempt)]},
+            ]
+        )
+
+    def observe(self, instance_ids: Sequence[str], *, all_states: bool) -> list[Observation]:
+        """
+        Look at machines by id: all of them, or only those that are not running any more.
+
+        Filters, not ids: one unknown id would fail the whole call.
+        """
+        states: list[dict[str, Any]] = (
+            [] if all_states else [{"Name": "instance-state-name", "Values": list(NOT_RUNNING)}]
+        )
+        if len(instance_ids) > MAX_FILTER_VALUES:
+            by_tag = {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
+            wanted = set(instance_ids)
+            return [o for o in self._describe([by_tag, *states]) if o.instance_id in wanted]
+        return self._describe([{"Name": "instance-id", "Values": list(instance_ids)}, *states])
+
+    def _describe(self, filters: list[dict[str, Any]]) -> list[Observation]:
+        found = []
+        with aws_call("ec2:DescribeInstances"):
+            pages = self._clients.ec2.get_paginator("describe_instances")
+            for page in pages.paginate(
+                Filters=filters,  # type: ignore[arg-type]  # plain mappings
+                PaginationConfig={"PageSize": 1000},
+            ):
+                for reservation in page["Reservations"]:
+                    owner = reservation.get("OwnerId", "")
+                    found += [self._observe(i, owner) for i in reservation["Instances"]]
+        return found
+
+    def _observe(self, instance: Mapping[str, Any], owner: str) -> Observation:
+        instance_id = instance["InstanceId"]
+        return Observation(
+            instance_id=instance_id,
+            state=instance["State"]["Name"],
+            reason_code=instance.get("StateReason", {}).get("Code", ""),
+            instance_type=instance.get("InstanceType", ""),
+            availability_zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
+            capacity_type=instance.get("InstanceLifecycle", "on-demand"),
+            arn=instance_arn(self._region, owner, instance_id, partition_of(self._region)),
+        )
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """End machines; one that EC2 does not know yet is asked for again on the next pass."""
+        for instance_id in instance_ids:
+            with aws_call("ec2:TerminateInstances"):
+                try:
+                    self._clients.ec2.terminate_instances(InstanceIds=[instance_id])
+                except ClientError as error:
+                    if error_code(error) != "InvalidInstanceID.NotFound":
+                        raise
+
+    # -- facts -----------------------------------------------------------------------------
+
+    def resolve_image(self, ami: str) -> str:
+        """Turn ``ssm:/path`` into an AMI id; an id stays as it is."""
+        if not ami.startswith("ssm:"):
+            return ami
+        name = ami.removeprefix("ssm:")
+        with aws_call(f"read SSM parameter {name} for ami"):
+            try:
+                answer = self._clients.ssm.get_parameter(Name=name)
+            except ClientError as error:
+                if error_code(error) == "ParameterNotFound":
+                    msg = f"ami: no such SSM parameter: {name} in {self._region}. Correct the row."
+                    raise ConfigurationError(msg) from error
+                raise
+        return str(answer["Parameter"]["Value"])
+
+    def image_facts(self, image_id: str) -> ImageFacts:
+        """
+        Look an AMI up.
+
+        :raises ConfigurationError: EC2 does not know it in this region
+        """
+        images: list[Any] = []
+        with aws_call("ec2:DescribeImages"):
+            try:
+                images += self._clients.ec2.describe_images(ImageIds=[image_id])["Images"]
+            except ClientError as error:
+                if not error_code(error).startswith("InvalidAMIID"):
+                    raise
+        if not images:
+            msg = f"ami: no such image: {image_id} in {self._region}. Correct the row."
+            raise ConfigurationError(msg)
+        return ImageFacts(
+            architecture=images[0]["Architecture"], root_device=images[0]["RootDeviceName"]
+        )
+
+    def instance_facts(self, names: Sequence[str]) -> dict[str, InstanceFacts]:
+        """
+        Look instance types up.
+
+        :raises ConfigurationError: EC2 does not know one of them in this region
+        """
+        found = {}
+        with aws_call("ec2:DescribeInstanceTypes"):
+            try:
+                types = self._clients.ec2.describe_instance_types(InstanceTypes=list(names))  # type: ignore[arg-type]  # any name the user wrote
+            except ClientError as error:
+                if error_code(error).startswith("InvalidInstanceType"):
+                    msg = f"instance_types: not in {self._region}: {error}. Correct the row."
+                    raise ConfigurationError(msg) from error
+                raise
+        for item in types["InstanceTypes"]:
+            architectures = item["ProcessorInfo"]["SupportedArchitectures"]
+            found[str(item["InstanceType"])] = InstanceFacts(
+                vcpus=item["VCpuInfo"]["DefaultVCpus"],
+                memory_mib=item["MemoryInfo"]["SizeInMiB"],
+                architecture="arm64" if "arm64" in architectures else "x86_64",
+            )
+        for name in names:
+            if name not in found:
+                near = nearest(name, list(found))
+                msg = f"instance_types: {name!r} is not offered in {self._region}" + (
+                    f"; did you mean {near!r}?" if near else "."
+                )
+                raise ConfigurationError(msg)
+        return found
+
+
+def partition_of(region: str) -> str:
+    """Name the AWS partition of a region."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"

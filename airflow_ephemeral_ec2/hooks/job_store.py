@@ -1,0 +1,328 @@
+"""The bucket of record: launch records, queue, start locks, reports, outcomes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import ClientError
+from pydantic import ValidationError
+
+from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.exceptions import AwsError, BucketError
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code, http_status
+from airflow_ephemeral_ec2.hooks.clock import BucketClock
+from airflow_ephemeral_ec2.model.admission import QueueEntry, QueueState
+from airflow_ephemeral_ec2.model.identity import PastAttempt, entry_name
+from airflow_ephemeral_ec2.model.outcome import Kill, StartLock
+from airflow_ephemeral_ec2.model.plan import LaunchRecord
+from airflow_ephemeral_ec2.model.record import OutcomeRecord
+from airflow_ephemeral_ec2.model.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+_Model = TypeVar("_Model", bound=Spec)
+_KILL_SUFFIX = ".kill"
+
+
+@dataclass(frozen=True)
+class QueueListing:
+    """One look at the queue prefix."""
+
+    entries: frozenset[str]
+    kills: frozenset[str]
+
+
+class JobStore:
+    """
+    One environment in one bucket; every write is conditional.
+
+    :raises AccessError: no permission
+    :raises BucketError: no such bucket, or an object in it is not ours to read
+    :raises AwsUnavailableError: S3 cannot be asked now
+    """
+
+    def __init__(self, s3: S3Client, bucket: str, environment: str) -> None:
+        self._s3 = s3
+        self.bucket = bucket
+        self.environment = environment
+        self.clock = BucketClock()
+
+    # -- objects ---------------------------------------------------------------------------
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object; None when there is none."""
+        found = self._read_tagged(key)
+        return None if found is None else found[0]
+
+    def _read_tagged(self, key: str) -> tuple[bytes, str] | None:
+        with aws_call(f"read s3://{self.bucket}/{key}", bucket=self.bucket):
+            try:
+                answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) == "NoSuchKey":
+                    return None
+                raise
+            self._observe(answer)
+            return answer["Body"].read(), answer["ETag"]
+
+    def exists(self, key: str) -> bool:
+        with aws_call(f"look for s3://{self.bucket}/{key}", bucket=self.bucket):
+            try:
+                self._observe(self._s3.head_object(Bucket=self.bucket, Key=key))
+            except ClientError as error:
+                if http_status(error) == 404:
+                    return False
+                raise
+        return True
+
+    def write_new(self, key: str, body: bytes, content_type: str = "application/json") -> bool:
+        """Write an object that must not exist yet; False when it does (first writer wins)."""
+        with aws_call(f"write s3://{self.bucket}/{key}", bucket=self.bucket):
+            try:
+                answer = self._s3.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body,
+                    IfNoneMatch="*",
+                    ContentType=content_type,
+                )
+            except ClientError as error:
+                if http_status(error) == 412:
+                    return False
+                raise
+            self._observe(answer)
+            return True
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        with aws_call(f"list s3://{self.bucket}/{prefix}", bucket=self.bucket):
+            pages = self._s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                self._observe(page)
+                for item in page.get("Contents", ()):
+                    yield item["Key"]
+
+    def _observe(self, answer: Any) -> None:  # noqa: ANN401 - every S3 answer has it
+        self.clock.observe(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+
+    def _read_model(self, key: str, model: type[_Model]) -> _Model | None:
+        body = self.read(key)
+        if body is None:
+            return None
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise BucketError(
+                f"read s3://{self.bucket}/{key}",
+                f"not a {model.__name__} of this version: {error.error_count()} errors.",
+                "Was it written by another release of airflow-provider-ephemeral-ec2?",
+            ) from error
+
+    # -- the environment -------------------------------------------------------------------
+
+    def read_secret(self) -> bytes:
+        """Return the key that hashes job keys; the first caller of an environment makes it."""
+        key = f"{self.environment}/environment.json"
+        body = self.read(key)
+        if body is None:
+            body = json.dumps({"version": 1, "jobkey_secret": secrets.token_hex(32)}).encode()
+            if not self.write_new(key, body):
+                body = self.read(key) or b"{}"
+        return bytes.fromhex(json.loads(body)["jobkey_secret"])
+
+    # -- attempts --------------------------------------------------------------------------
+
+    def last_attempt(self, jobkey: str) -> PastAttempt | None:
+        """Find the latest attempt of a job: one listing and at most two reads."""
+        prefix = f"{self.environment}/jobs/{jobkey}/a"
+        keys = set(self.list_keys(prefix))
+        numbers = [
+            int(key.removeprefix(prefix).split("/")[0])
+            for key in keys
+            if key.endswith("/launch.json")
+        ]
+        if not numbers:
+            return None
+        last = max(numbers)
+        launch = self.read_launch(jobkey, last)
+        outcome = None
+        if contract.outcome_key(self.environment, jobkey, last) in keys:
+            outcome = self.read_outcome(jobkey, last)
+        return PastAttempt(last, launch.epoch, None if outcome is None else outcome.outcome)
+
+    def write_launch(self, record: LaunchRecord) -> LaunchRecord:
+        """Freeze a launch record and return the winning one: ours, or who was first."""
+        key = contract.launch_key(self.environment, record.jobkey, record.attempt)
+        if self.write_new(key, record.model_dump_json().encode()):
+            return record
+        return self.read_launch(record.jobkey, record.attempt)
+
+    def read_launch(self, jobkey: str, attempt: int) -> LaunchRecord:
+        key = contract.launch_key(self.environment, jobkey, attempt)
+        record = self._read_model(key, LaunchRecord)
+        if record is None:
+            raise BucketError(
+                f"read s3://{self.bucket}/{key}", "no such launch record.", "Was it deleted?"
+            )
+        return record
+
+    def write_outcome(self, record: OutcomeRecord) -> OutcomeRecord:
+        """Record the outcome and return the winning one."""
+        key = contract.outcome_key(self.environment, record.jobkey, record.attempt)
+        if self.write_new(key, record.model_dump_json().encode()):
+            self._write_history(record)
+            return record
+        return self.read_outcome(record.jobkey, record.attempt) or record
+
+    def _write_history(self, record: OutcomeRecord) -> None:
+        day = record.business_date
+        name = f"{entry_name(record.jobkey, record.attempt)}-{record.outcome}.json"
+        key = f"{self.environment}/history/{record.payer}/{record.job}/{day}/{name}"
+        self.write_new(key, record.model_dump_json(exclude={"result"}).encode())
+
+    def read_outcome(self, jobkey: str, attempt: int) -> OutcomeRecord | None:
+        key = contract.outcome_key(self.environment, jobkey, attempt)
+        return self._read_model(key, OutcomeRecord)
+
+    def write_refusal(self, record: LaunchRecord, placement: int, code: str, text: str) -> None:
+        """Write down that a placement was definitively refused."""
+        key = contract.refused_key(self.environment, record.jobkey, record.attempt, placement)
+        body = {
+            "placement": str(record.placements[placement]),
+            "code": code,
+            "message": text,
+            "at": self.clock.now(),
+        }
+        self.write_new(key, json.dumps(body).encode())
+
+    # -- start lock and report -------------------------------------------------------------
+
+    def read_start_lock(self, record: LaunchRecord) -> StartLock | None:
+        body = self.read(self._lock_key(record))
+        if body is None:
+            return None
+        found = json.loads(body)
+        return StartLock(found.get("instance_id"), found.get("revoked"))
+
+    def revoke_start_lock(self, record: LaunchRecord, reason: str) -> bool:
+        """Make sure that no machine starts the work any more; False when one already has."""
+        body = {"revoked": reason, "at": self.clock.now()}
+        if self.write_new(self._lock_key(record), json.dumps(body).encode()):
+            return True
+        lock = self.read_start_lock(record)
+        return lock is not None and lock.revoked is not None
+
+    def _lock_key(self, record: LaunchRecord) -> str:
+        return contract.start_lock_key(
+            self.environment, record.jobkey, record.attempt, record.nonce
+        )
+
+    def read_report(self, instance_arn: str) -> bytes | None:
+        return self.read(contract.report_key(self.environment, instance_arn))
+
+    def read_log(self, instance_arn: str) -> Iterator[bytes]:
+        """Read the job's output, chunk by chunk."""
+        prefix = contract.machine_prefix(self.environment, instance_arn) + "log/"
+        for key in sorted(self.list_keys(prefix)):
+            yield self.read(key) or b""
+
+    # -- the queue -------------------------------------------------------------------------
+
+    def write_entry(self, entry: QueueEntry) -> None:
+        self.write_new(self._entry_key(entry.name), entry.model_dump_json().encode())
+
+    def read_entry(self, name: str) -> QueueEntry | None:
+        return self._read_model(self._entry_key(name), QueueEntry)
+
+    def list_queue(self) -> QueueListing:
+        prefix = f"{self.environment}/queue/"
+        names = [key.removeprefix(prefix).removesuffix(".json") for key in self.list_keys(prefix)]
+        kills = {n.removesuffix(_KILL_SUFFIX) for n in names if n.endswith(_KILL_SUFFIX)}
+        return QueueListing(
+            frozenset(n for n in names if not n.endswith(_KILL_SUFFIX)), frozenset(kills)
+        )
+
+    def close_entry(self, name: str) -> None:
+        """Take an attempt out of the queue; only after its outcome is recorded."""
+        for key in (self._entry_key(name), self._entry_key(name + _KILL_SUFFIX)):
+            with aws_call(f"delete s3://{self.bucket}/{key}", bucket=self.bucket):
+                self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def write_kill(self, name: str, kill: Kill) -> None:
+        """Ask for the end of an attempt; the controller finds it when it lists the queue."""
+        body = {"reason": kill.reason, "by": kill.by, "at": self.clock.now()}
+        self.write_new(self._entry_key(name + _KILL_SUFFIX), json.dumps(body).encode())
+
+    def read_kill(self, name: str) -> Kill | None:
+        body = self.read(self._entry_key(name + _KILL_SUFFIX))
+        if body is None:
+            return None
+        found = json.loads(body)
+        return Kill(str(found["reason"]), str(found.get("by", "")))
+
+    def _entry_key(self, name: str) -> str:
+        return f"{self.environment}/queue/{name}.json"
+
+    def read_state(self) -> tuple[QueueState, str | None]:
+        """Return the queue state and its ETag (None before the first write)."""
+        found = self._read_tagged(self._state_key)
+        if found is None:
+            return QueueState(), None
+        return QueueState.model_validate_json(found[0]), found[1]
+
+    def write_state(self, state: QueueState, etag: str | None) -> str | None:
+        """
+        Write the queue state if nobody else did since ``etag``; None when somebody was first.
+
+        After a lost answer the revision, the writer's own nonce, tells that the write was ours.
+        """
+        state = state.model_copy(update={"revision": secrets.token_hex(16)})
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        body = state.model_dump_json(exclude_defaults=True).encode()
+        try:
+            with aws_call(f"write s3://{self.bucket}/{self._state_key}", bucket=self.bucket):
+                answer = self._s3.put_object(
+                    Bucket=self.bucket,
+                    Key=self._state_key,
+                    Body=body,
+                    **condition,  # type: ignore[arg-type]  # one of two optional arguments
+                )
+        except AwsError as error:
+            return self._own_revision(state, error)
+        self._observe(answer)
+        return answer["ETag"]
+
+    def _own_revision(self, state: QueueState, error: AwsError) -> str | None:
+        cause = error.__cause__
+        lost = not isinstance(cause, ClientError) or http_status(cause) >= 500
+        raced = isinstance(cause, ClientError) and http_status(cause) in (409, 412, 404)
+        if not (lost or raced):
+            raise error
+        found, etag = self.read_state()
+        return etag if found.revision == state.revision else None
+
+    @property
+    def _state_key(self) -> str:
+        return f"{self.environment}/queue-state.json"
+
+    # -- by date ---------------------------------------------------------------------------
+
+    def write_date_index(self, record: LaunchRecord) -> None:
+        """Let the sensor find the job by payer, job and business date."""
+        spec = record.spec
+        key = f"{self._date_prefix(spec.payer, spec.job, record.business_date)}{record.jobkey}"
+        body = {"jobkey": record.jobkey, "requested_at": record.requested_at}
+        self.write_new(key, json.dumps(body).encode())
+
+    def find_by_date(self, payer: str, job: str, business_date: str) -> tuple[str, ...]:
+        """Return the job keys that were asked for, for one payer, job and business date."""
+        prefix = self._date_prefix(payer, job, business_date)
+        return tuple(key.removeprefix(prefix) for key in self.list_keys(prefix))
+
+    def _date_prefix(self, payer: str, job: str, business_date: str) -> str:
+        return f"{self.environment}/by-date/{payer}/{job}/{business_date}/"

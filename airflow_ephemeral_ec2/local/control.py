@@ -1,0 +1,82 @@
+"""The local EC2's own API below ``/local-ec2/``: health, seed, faults, killing machines."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_ephemeral_ec2.local.error_answers import Reply
+from airflow_ephemeral_ec2.local.faults import FaultBook, parse_fault
+from airflow_ephemeral_ec2.local.fleet import Fleet
+from airflow_ephemeral_ec2.local.seeding import parse_seed, seed
+
+_KILL = re.compile(r"/local-ec2/instances/(i-[0-9a-f]+)/kill")
+
+
+@dataclass(frozen=True)
+class Control:
+    """Answers are JSON; a mistake is a 400 with ``{"error": ...}``."""
+
+    fleet: Fleet
+    faults: FaultBook
+    account: str
+    facts: Callable[[], dict[str, object]]
+
+    def answer(self, method: str, path: str, raw: bytes) -> Reply:
+        try:
+            body = json.loads(raw or b"{}")
+            found = self._route(method, path.rstrip("/"), body)
+        except ValueError as error:
+            return _json(400, {"error": str(error)})
+        except KeyError as error:
+            return _json(404, {"error": f"no such instance: {error.args[0]}"})
+        return _json(404, {"error": _HELP}) if found is None else _json(200, found)
+
+    def _route(self, method: str, path: str, body: object) -> dict[str, object] | None:
+        if (method, path) == ("GET", "/local-ec2/health"):
+            return self.facts()
+        if (method, path) == ("GET", "/local-ec2/instances"):
+            return self._instances()
+        if path == "/local-ec2/faults":
+            return self._fault(method, body)
+        if (method, path) == ("POST", "/local-ec2/seed"):
+            with self.fleet.lock:
+                seed(parse_seed(body), self.account)
+            return {"seeded": True}
+        kill = _KILL.fullmatch(path)
+        if method == "POST" and kill:
+            return self._kill(kill.group(1), body)
+        return None
+
+    def _fault(self, method: str, body: object) -> dict[str, object] | None:
+        if method == "POST":
+            self.faults.add(parse_fault(body))
+        elif method == "DELETE":
+            self.faults.clear()
+        elif method != "GET":
+            return None
+        return {"faults": self.faults.listed()}
+
+    def _kill(self, instance_id: str, body: object) -> dict[str, object]:
+        wanted = body if isinstance(body, dict) else {}
+        how = str(wanted.get("how", "host"))
+        code, message = str(wanted.get("code", "")), str(wanted.get("message", ""))
+        with self.fleet.lock:
+            self.fleet.kill(instance_id, how, code, message)
+            return {"instance_id": instance_id, "how": how}
+
+    def _instances(self) -> dict[str, object]:
+        with self.fleet.lock:
+            states = {i: str(m.machine.state) for i, m in self.fleet.members.items()}
+        return {"instances": states}
+
+
+_HELP = (
+    "GET /local-ec2/health, GET /local-ec2/instances, POST /local-ec2/seed, "
+    "GET|POST|DELETE /local-ec2/faults, POST /local-ec2/instances/{id}/kill"
+)
+
+
+def _json(status: int, document: object) -> Reply:
+    body = json.dumps(document, default=str).encode() + b"\n"
+    return Reply(status, [("Content-Type", "application/json")], body)

@@ -1,0 +1,164 @@
+"""The admission queue: who may launch now, and what everybody else waits for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.spec import CapacityType, Spec
+
+
+class QueueEntry(Spec):
+    """One open attempt, with all that admission needs to know; never changed once written."""
+
+    version: Literal[1] = 1
+    jobkey: str
+    attempt: int
+    nonce: str
+    payer: str
+    job: str
+    business_date: str
+    priority: int
+    vcpus: int
+    capacity_type: CapacityType
+    depends_on: tuple[str, ...]
+    max_runtime: int
+    max_wait: int | None
+    requested_at: float
+    supersedes: int | None
+    limit_vcpus: int | None
+    table_version: str
+    title: str
+
+    @property
+    def name(self) -> str:
+        """Name of the entry in the bucket."""
+        return entry_name(self.jobkey, self.attempt)
+
+    @property
+    def label(self) -> str:
+        """``zeta/member (priority 900)``."""
+        return f"{self.payer}/{self.job} (priority {self.priority})"
+
+
+class Stage(StrEnum):
+    """How far an open attempt has come."""
+
+    WAITING = "waiting"
+    ADMITTED = "admitted"
+    LAUNCHED = "launched"
+
+
+class EntryState(Spec):
+    """What the controller knows about an open attempt, as the queue state keeps it."""
+
+    sequence: int
+    """Order of arrival."""
+    stage: Stage = Stage.WAITING
+    vcpus: int = 0
+    admitted_at: float | None = None
+    placement: int | None = None
+    instance_id: str | None = None
+    arn: str | None = None
+    launched_at: float | None = None
+
+
+class Lease(Spec):
+    """Which controller may act, until when (bucket's clock)."""
+
+    holder: str
+    expires_at: float
+
+
+class QueueState(Spec):
+    """The one compare-and-set object that says what is admitted."""
+
+    version: Literal[1] = 1
+    revision: str = ""
+    """The writer's own nonce: after a lost answer it recognises its write."""
+    next_sequence: int = 1
+    limit_vcpus: int | None = None
+    entries: dict[str, EntryState] = Field(default_factory=dict)
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why an entry waits, and behind whom; a sentence for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What one look at the queue decides."""
+
+    admitted: tuple[str, ...]
+    """Names of entries that may launch now, in order."""
+    waiting: Mapping[str, Wait]
+
+
+def admit(
+    entries: Sequence[QueueEntry],
+    state: QueueState,
+    *,
+    blocked: Mapping[str, str],
+) -> Admission:
+    """
+    Admit by priority, then business date, then arrival, within the vCPU limit.
+
+    Strict: the first entry that does not fit holds back all behind it. An entry in ``blocked``
+    (name -> why) waits for something of its own and holds back nobody.
+    """
+    in_use = sum(s.vcpus for s in state.entries.values() if s.stage is not Stage.WAITING)
+    waiting = [e for e in entries if state.entries[e.name].stage is Stage.WAITING]
+    waiting.sort(key=lambda e: (-e.priority, e.business_date, state.entries[e.name].sequence))
+    limit = state.limit_vcpus
+    admitted: list[str] = []
+    waits: dict[str, Wait] = {}
+    head: QueueEntry | None = None
+    for entry in waiting:
+        if entry.name in blocked:
+            waits[entry.name] = Wait(blocked[entry.name])
+        elif head is not None:
+            waits[entry.name] = Wait(_no_room(entry, in_use, limit, head))
+        elif limit is None or in_use + entry.vcpus <= limit:
+            admitted.append(entry.name)
+            in_use += entry.vcpus
+        else:
+            head = entry
+            waits[entry.name] = Wait(_no_room(entry, in_use, limit, None))
+    return Admission(tuple(admitted), waits)
+
+
+def _no_room(entry: QueueEntry, in_use: int, limit: int | None, head: QueueEntry | None) -> str:
+    limit = limit or 0
+    text = f"{entry.vcpus} vCPU wanted, {max(limit - in_use, 0)} of {limit} free"
+    if head is not None:
+        return f"{text}; behind {head.label}"
+    if entry.vcpus > limit:
+        return f"{text}; it can never fit: raise limits.vcpus or choose a smaller type"
+    return f"{text}; first in line"
+
+
+def merge_arrivals(state: QueueState, entries: Sequence[QueueEntry]) -> QueueState:
+    """
+    Give each entry that is new a place in the order of arrival, and forget those that are gone.
+
+    The limit in force is the one that the latest arrival brought.
+    """
+    known = {e.name: state.entries[e.name] for e in entries if e.name in state.entries}
+    arrivals = sorted(
+        (e for e in entries if e.name not in state.entries), key=lambda e: (e.requested_at, e.name)
+    )
+    sequence, limit = state.next_sequence, state.limit_vcpus
+    for entry in arrivals:
+        known[entry.name] = EntryState(sequence=sequence)
+        sequence += 1
+        limit = entry.limit_vcpus
+    return state.model_copy(
+        update={"entries": known, "next_sequence": sequence, "limit_vcpus": limit}
+    )

@@ -1,0 +1,298 @@
+"""Every ending has a name: evidence about an attempt -> one outcome with a reason."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.model.spec import JobSpec
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    JOB_FAILED = "job_failed"
+    JOB_TIMEOUT = "job_timeout"
+    JOB_OOM = "job_oom"
+    SETUP_FAILED = "setup_failed"
+    BOOT_TIMEOUT = "boot_timeout"
+    NEVER_STARTED = "never_started"
+    SPOT_INTERRUPTED = "spot_interrupted"
+    INFRA_FAILED = "infra_failed"
+    NO_CAPACITY = "no_capacity"
+    QUOTA = "quota"
+    BAD_CONFIG = "bad_config"
+    WAIT_TIMEOUT = "wait_timeout"
+    KILLED = "killed"
+    SUPERSEDED = "superseded"
+    LOST_STATUS = "lost_status"
+    TAMPERED = "tampered"
+
+
+class Budget(StrEnum):
+    """Which retries an outcome may spend."""
+
+    NONE = "none"
+    JOB = "job"
+    INFRA = "infra"
+
+
+INFRA_OUTCOMES = frozenset(
+    {
+        Outcome.BOOT_TIMEOUT,
+        Outcome.NEVER_STARTED,
+        Outcome.SPOT_INTERRUPTED,
+        Outcome.INFRA_FAILED,
+        Outcome.NO_CAPACITY,
+        Outcome.QUOTA,
+    }
+)
+"""Provably not the job's fault, and the work did not finish."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, why, and which budget another attempt would spend."""
+
+    outcome: Outcome
+    reason: str
+    budget: Budget = Budget.NONE
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What EC2 says about the machine of an attempt."""
+
+    instance_id: str
+    state: str
+    """``pending`` ... ``terminated``; ``gone`` when EC2 no longer knows it."""
+    reason_code: str = ""
+    """``StateReason.Code``."""
+    instance_type: str = ""
+    availability_zone: str = ""
+    capacity_type: str = "on-demand"
+    arn: str = ""
+
+    @property
+    def is_dead(self) -> bool:
+        """No process of this machine can run any more."""
+        return self.state in ("terminated", "gone")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The machine's own words, checked against the attempt; see ``docs/job-contract.md``."""
+
+    phase: str
+    exit_code: int | None
+    signal: int | None
+    oom: bool
+    timed_out: bool
+    interrupted: bool
+    disk_full: bool
+    error_kind: str
+    error_message: str
+    fields: Mapping[str, Any]
+    """The whole report, for the history."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a report must name to be believed."""
+
+    jobkey: str
+    attempt: int
+    nonce: str
+    instance_id: str
+
+
+@dataclass(frozen=True)
+class StartLock:
+    """Who may run the attempt: the instance that took it, or nobody when it was revoked."""
+
+    instance_id: str | None
+    revoked: str | None
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Our own record that we ended the attempt, and why."""
+
+    reason: str
+    """``timeout``, ``boot_timeout``, ``cancelled``, ``superseded`` or ``late``."""
+    by: str = ""
+
+
+def read_report(body: bytes | None, expected: Expected) -> Report | str | None:
+    """
+    Read a report: None when absent, a sentence when it cannot be believed.
+
+    Nonce, job, attempt and instance must be ours, or somebody else wrote it.
+    """
+    if body is None:
+        return None
+    try:
+        found = json.loads(body)
+        named = (found["jobkey"], found["attempt"], found["nonce"], found["instance_id"])
+    except (ValueError, KeyError, TypeError):
+        return "the report cannot be read"
+    wanted = (expected.jobkey, expected.attempt, expected.nonce, expected.instance_id)
+    if named != wanted:
+        return "the report names another job, attempt, nonce or instance"
+    error = found.get("error") or {}
+    return Report(
+        phase=str(found.get("phase")),
+        exit_code=found.get("exit_code"),
+        signal=found.get("signal"),
+        oom=bool(found.get("oom")),
+        timed_out=bool(found.get("timed_out")),
+        interrupted=bool(found.get("interrupted")),
+        disk_full=bool(found.get("disk_full")),
+        error_kind=str(error.get("kind", "")),
+        error_message=str(error.get("message", "")),
+        fields=found,
+    )
+
+
+def judge(
+    spec: JobSpec,
+    observation: Observation,
+    report: Report | str | None,
+    lock: StartLock | None,
+    kill: Kill | None,
+) -> Verdict | None:
+    """
+    Conclude, or return None while a machine of the attempt may be alive.
+
+    Never success without a valid report, and never an ending before the machine is dead.
+    """
+    if not observation.is_dead:
+        return None
+    if isinstance(report, str):
+        return Verdict(Outcome.TAMPERED, report)
+    if report is None:
+        return _judge_silence(observation, lock, kill)
+    if report.phase == contract.PHASE_JOB:
+        return _judge_job(spec, observation, report, kill)
+    if report.phase == contract.PHASE_SUPERSEDED:
+        return _judge_silence(observation, lock, kill)
+    return _judge_setup(report, spec)
+
+
+def _judge_job(
+    spec: JobSpec, observation: Observation, report: Report, kill: Kill | None
+) -> Verdict:
+    code = report.exit_code
+    if code is None:
+        return Verdict(Outcome.TAMPERED, "the report has no exit code")
+    if code in spec.success_exit_codes and not report.timed_out:
+        return Verdict(Outcome.SUCCEEDED, f"exit {code}")
+    if report.timed_out:
+        return Verdict(Outcome.JOB_TIMEOUT, "ran longer than max_runtime and was stopped")
+    if report.oom:
+        return Verdict(Outcome.JOB_OOM, "out of memory; choose a type with more memory")
+    if report.interrupted:
+        return _judge_interruption(observation, kill)
+    if report.disk_full:
+        return Verdict(Outcome.JOB_FAILED, f"exit {code}, disk full; raise volume_gib")
+    if code in spec.skip_exit_codes:
+        return Verdict(Outcome.SKIPPED, f"exit {code}")
+    budget = Budget.JOB if code in spec.retry_exit_codes else Budget.NONE
+    return Verdict(Outcome.JOB_FAILED, f"exit {code}{_meaning(code)}", budget)
+
+
+def _judge_interruption(observation: Observation, kill: Kill | None) -> Verdict:
+    if kill is not None:
+        return _judge_kill(kill)
+    if observation.reason_code.startswith("Server.Spot"):
+        return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
+    if observation.reason_code == "Client.UserInitiatedShutdown":
+        return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
+    return Verdict(
+        Outcome.INFRA_FAILED, "the machine was shut down while the job ran", Budget.INFRA
+    )
+
+
+def _judge_setup(report: Report, spec: JobSpec) -> Verdict:
+    if report.phase == contract.PHASE_PRE_COMMAND:
+        code = report.exit_code
+        budget = Budget.JOB if code in spec.retry_exit_codes else Budget.NONE
+        return Verdict(Outcome.SETUP_FAILED, f"pre_command ended with exit {code}", budget)
+    reason = f"{report.phase}: {report.error_kind}: {report.error_message}"
+    passing = report.error_kind == contract.ERROR_NETWORK
+    return Verdict(Outcome.SETUP_FAILED, reason, Budget.INFRA if passing else Budget.NONE)
+
+
+def _judge_kill(kill: Kill) -> Verdict:
+    match kill.reason:
+        case "timeout":
+            return Verdict(Outcome.JOB_TIMEOUT, "the machine outlived its deadline")
+        case "boot_timeout":
+            reason = "the command was not started within boot_timeout"
+            return Verdict(Outcome.BOOT_TIMEOUT, reason, Budget.INFRA)
+        case "superseded":
+            return Verdict(Outcome.SUPERSEDED, "a newer attempt took over")
+        case "late":
+            return Verdict(Outcome.LOST_STATUS, "the machine had to be ended and left no report")
+        case _:
+            by = f" by {kill.by}" if kill.by else ""
+            return Verdict(Outcome.KILLED, f"{kill.reason}{by}")
+
+
+def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill | None) -> Verdict:
+    code = observation.reason_code
+    if code.startswith("Server.Spot"):
+        return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
+    if kill is not None:
+        return _judge_kill(kill)
+    by_ec2 = _judge_state_reason(code)
+    if by_ec2 is not None:
+        return by_ec2
+    if lock is None:
+        reason = f"the machine ended before it took the start lock ({code or 'no reason given'})"
+        return Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA)
+    if lock.revoked is not None:
+        return Verdict(Outcome.KILLED, lock.revoked)
+    reason = f"the machine ended without a report ({code or 'no reason given'})"
+    return Verdict(Outcome.LOST_STATUS, reason)
+
+
+def _judge_state_reason(code: str) -> Verdict | None:
+    """Read ``StateReason.Code`` (EC2 API reference, StateReason)."""
+    if code.startswith("Server."):
+        return Verdict(Outcome.INFRA_FAILED, f"EC2 lost the machine ({code})", Budget.INFRA)
+    if code in ("Client.InternalError", "Client.InvalidSnapshot.NotFound"):
+        reason = f"EC2 could not start the machine ({code}); check KMS key, AMI and snapshot"
+        return Verdict(Outcome.BAD_CONFIG, reason)
+    if code == "Client.VolumeLimitExceeded":
+        return Verdict(Outcome.QUOTA, f"EBS quota reached ({code})", Budget.INFRA)
+    if code == "Client.UserInitiatedShutdown":
+        return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
+    return None
+
+
+_MEANINGS = {
+    64: "usage error",
+    65: "data error",
+    66: "no input",
+    69: "service unavailable",
+    70: "software error",
+    73: "cannot create output",
+    74: "input/output error",
+    75: "temporary failure",
+    77: "permission denied",
+    78: "configuration error",
+    126: "command not executable",
+    127: "command not found",
+}
+
+
+def _meaning(code: int) -> str:
+    """Name an exit code as sysexits.h and POSIX do; above 128 it is a signal."""
+    if code in _MEANINGS:
+        return f" ({_MEANINGS[code]})"
+    return f" (signal {code - 128})" if 128 < code < 160 else ""

@@ -1,0 +1,333 @@
+"""A job and its facts -> the one frozen launch record; a record and a placement -> one request."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from airflow_ephemeral_ec2.contract import CONTRACT_VERSION
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
+from airflow_ephemeral_ec2.model.admission import QueueEntry
+from airflow_ephemeral_ec2.model.duration import compact_duration
+from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_client_token
+from airflow_ephemeral_ec2.model.spec import CapacityType, ImageFacts, InstanceFacts, JobSpec, Spec
+from airflow_ephemeral_ec2.model.user_data import check_size, render_user_data
+
+TAG_ENVIRONMENT = "ephemeral-ec2:environment"
+TAG_JOBKEY = "ephemeral-ec2:jobkey"
+TAG_ATTEMPT = "ephemeral-ec2:attempt"
+TAG_PAYER = "ephemeral-ec2:payer"
+TAG_JOB = "ephemeral-ec2:job"
+TAG_MAX_LIFETIME = "ephemeral-ec2:max-lifetime-seconds"
+
+
+class Placement(Spec):
+    """Where one machine may be launched: instance type x subnet x capacity type."""
+
+    instance_type: str
+    subnet: str
+    capacity_type: Literal["on-demand", "spot"]
+    vcpus: int
+    client_token: str
+
+    def __str__(self) -> str:
+        return f"{self.instance_type} {self.capacity_type} {self.subnet}"
+
+
+class LaunchRecord(Spec):
+    """The frozen request of one attempt, as the bucket keeps it."""
+
+    version: Literal[1] = 1
+    environment: str
+    bucket: str
+    jobkey: str
+    attempt: int
+    nonce: str
+    """128 random bits, 32 hex digits."""
+    epoch: str
+    supersedes: int | None = None
+    """The attempt that must have an outcome before this one may be launched."""
+    requested_at: float
+    """Seconds since 1970, by the bucket's clock."""
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    array_index: int
+    business_date: str
+    spec: JobSpec
+    table_version: str
+    image_id: str
+    root_device: str
+    code_sha256: str | None
+    placements: tuple[Placement, ...]
+    user_data: str
+    """Base64 of the bytes that EC2 gets."""
+    user_data_sha256: str
+
+    @property
+    def title(self) -> str:
+        """``acme/claims 2026-03-01, attempt 1``."""
+        part = f"[{self.array_index}]" if self.spec.array_size > 1 else ""
+        return (
+            f"{self.spec.payer}/{self.spec.job}{part} {self.business_date}, attempt {self.attempt}"
+        )
+
+    def announce(self, is_adopted: bool) -> list[str]:
+        """Say in the task log what was asked for."""
+        spec = self.spec
+        first = self.placements[0]
+        lines = [
+            (f"{self.title}: {first.instance_type} {first.capacity_type}, at most "
+            f"{compact_duration(spec.max_runtime)} + {compact_duration(spec.boot_timeout)} boot")
+        ]
+        if is_adopted:
+            lines.append("this attempt is open already: waiting for it, not launching another")
+        if self.code_sha256:
+            lines.append(f"code: sha256 {self.code_sha256[:12]}...")
+        return lines
+
+    @property
+    def vcpus(self) -> int:
+        """The most that any placement takes: what admission reserves."""
+        return max(placement.vcpus for placement in self.placements)
+
+
+@dataclass(frozen=True)
+class LaunchFacts:
+    """What is known when an attempt is opened, beside the row itself."""
+
+    environment: str
+    bucket: str
+    jobkey: str
+    attempt: int
+    nonce: str
+    epoch: str
+    identity: TaskIdentity
+    business_date: str
+    requested_at: float
+    image_id: str
+    image: ImageFacts
+    instance_types: Mapping[str, InstanceFacts]
+    code_sha256: str | None
+    agent: str
+    """Source of the agent."""
+    table_version: str
+    array_index: int = 0
+    supersedes: int | None = None
+
+
+def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
+    """
+    Freeze the launch of one attempt: same row and facts, same bytes.
+
+    :raises ConfigurationError: AMI and instance type differ in architecture, or user data is over
+        EC2's limit.
+    """
+    _check_architectures(spec, facts)
+    user_data = render_user_data(_agent_config(spec, facts), agent=facts.agent)
+    check_size(user_data, job=f"{spec.payer}/{spec.job}")
+    return LaunchRecord(
+        environment=facts.environment,
+        bucket=facts.bucket,
+        jobkey=facts.jobkey,
+        attempt=facts.attempt,
+        nonce=facts.nonce,
+        epoch=facts.epoch,
+        supersedes=facts.supersedes,
+        requested_at=facts.requested_at,
+        dag_id=facts.identity.dag_id,
+        run_id=facts.identity.run_id,
+        task_id=facts.identity.task_id,
+        map_index=facts.identity.map_index,
+        array_index=facts.array_index,
+        business_date=facts.business_date,
+        spec=spec,
+        table_version=facts.table_version,
+        image_id=facts.image_id,
+        root_device=facts.image.root_device,
+        code_sha256=facts.code_sha256,
+        placements=plan_placements(spec, facts),
+        user_data=base64.b64encode(user_data).decode(),
+        user_data_sha256=hashlib.sha256(user_data).hexdigest(),
+    )
+
+
+def plan_placements(spec: JobSpec, facts: LaunchFacts) -> tuple[Placement, ...]:
+    """Order the placements: capacity type, then instance type, then subnet, best first."""
+    markets: tuple[Literal["on-demand", "spot"], ...]
+    match spec.capacity_type:
+        case CapacityType.ON_DEMAND:
+            markets = ("on-demand",)
+        case CapacityType.SPOT:
+            markets = ("spot",)
+        case CapacityType.SPOT_THEN_ON_DEMAND:
+            markets = ("spot", "on-demand")
+    wanted = [
+        (market, instance_type, subnet)
+        for market in markets
+        for instance_type in spec.instance_types
+        for subnet in spec.subnets
+    ]
+    return tuple(
+        Placement(
+            instance_type=instance_type,
+            subnet=subnet,
+            capacity_type=market,
+            vcpus=facts.instance_types[instance_type].vcpus,
+            client_token=name_client_token(facts.jobkey, facts.attempt, index, facts.nonce),
+        )
+        for index, (market, instance_type, subnet) in enumerate(wanted)
+    )
+
+
+def render_request(record: LaunchRecord, placement_index: int) -> dict[str, object]:
+    """
+    Write the RunInstances arguments of one placement.
+
+    The shape is not negotiable: it ends itself, keeps no disk, has no public address, no key pair
+    and no second hop to its credentials.
+    """
+    placement, spec = record.placements[placement_index], record.spec
+    request: dict[str, object] = {
+        "ImageId": record.image_id,
+        "InstanceType": placement.instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": placement.client_token,
+        # botocore encodes it again for the wire.
+        "UserData": base64.b64decode(record.user_data),
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "IamInstanceProfile": _profile(spec.instance_profile),
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "SubnetId": placement.subnet,
+                "Groups": list(spec.security_groups),
+                "AssociatePublicIpAddress": False,
+                "DeleteOnTermination": True,
+            }
+        ],
+        "BlockDeviceMappings": [{"DeviceName": record.root_device, "Ebs": _volume(spec)}],
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+            "HttpEndpoint": "enabled",
+            "HttpProtocolIpv6": "disabled",
+            "InstanceMetadataTags": "disabled",
+        },
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},
+        "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
+        "TagSpecifications": [
+            {"ResourceType": resource, "Tags": _tags(record)}
+            for resource in _tagged_resources(placement)
+        ],
+    }
+    if placement.capacity_type == "spot":
+        request["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {
+                "SpotInstanceType": "one-time",
+                "InstanceInterruptionBehavior": "terminate",
+            },
+        }
+    return request
+
+
+def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
+    """Write what admission needs to know about an attempt."""
+    spec = record.spec
+    return QueueEntry(
+        jobkey=record.jobkey,
+        attempt=record.attempt,
+        nonce=record.nonce,
+        payer=spec.payer,
+        job=spec.job,
+        business_date=record.business_date,
+        priority=spec.priority,
+        vcpus=record.vcpus,
+        capacity_type=spec.capacity_type,
+        depends_on=spec.depends_on,
+        max_runtime=spec.max_runtime,
+        max_wait=spec.max_wait,
+        requested_at=record.requested_at,
+        supersedes=record.supersedes,
+        limit_vcpus=limit_vcpus,
+        table_version=record.table_version,
+        title=record.title,
+    )
+
+
+def _agent_config(spec: JobSpec, facts: LaunchFacts) -> dict[str, object]:
+    return {
+        "v": CONTRACT_VERSION,
+        "env": facts.environment,
+        "bucket": facts.bucket,
+        "region": spec.region,
+        "jobkey": facts.jobkey,
+        "attempt": facts.attempt,
+        "nonce": facts.nonce,
+        "payer": spec.payer,
+        "job": spec.job,
+        "date": facts.business_date,
+        "array_index": facts.array_index,
+        "array_size": spec.array_size,
+        "command": list(spec.command),
+        "pre_command": list(spec.pre_command),
+        "environ": dict(spec.env),
+        "secrets": dict(spec.secrets),
+        "code": facts.code_sha256,
+        "job_role": spec.job_role,
+        "max_runtime": spec.max_runtime,
+        "boot_timeout": spec.boot_timeout,
+        "stop_grace": spec.stop_grace,
+        "max_lifetime": spec.max_lifetime_seconds,
+        "log_limit": spec.log_limit_mib * 1024 * 1024,
+        "volume_bytes": spec.volume_gib * 1024**3,
+    }
+
+
+def _check_architectures(spec: JobSpec, facts: LaunchFacts) -> None:
+    for name in spec.instance_types:
+        found = facts.instance_types[name].architecture
+        if found != facts.image.architecture:
+            msg = (
+                f"{spec.payer}/{spec.job}: instance type {name} is {found}, "
+                f"AMI {spec.ami} is {facts.image.architecture}. Choose one architecture."
+            )
+            raise ConfigurationError(msg)
+
+
+def _profile(name_or_arn: str) -> dict[str, str]:
+    return {"Arn": name_or_arn} if name_or_arn.startswith("arn:") else {"Name": name_or_arn}
+
+
+def _volume(spec: JobSpec) -> dict[str, object]:
+    volume: dict[str, object] = {
+        "VolumeSize": spec.volume_gib,
+        "VolumeType": "gp3",
+        "Encrypted": True,
+        "DeleteOnTermination": True,
+    }
+    return volume | ({"KmsKeyId": spec.kms_key} if spec.kms_key else {})
+
+
+def _tagged_resources(placement: Placement) -> tuple[str, ...]:
+    # Tagging a spot request that does not exist is an error, so only spot placements name it.
+    spot = ("spot-instances-request",) if placement.capacity_type == "spot" else ()
+    return ("instance", "volume", "network-interface", *spot)
+
+
+def _tags(record: LaunchRecord) -> list[dict[str, str]]:
+    spec = record.spec
+    tags = dict(spec.tags) | {
+        "Name": f"{record.environment}/{spec.payer}/{spec.job}",
+        TAG_ENVIRONMENT: record.environment,
+        TAG_JOBKEY: record.jobkey,
+        TAG_ATTEMPT: str(record.attempt),
+        TAG_PAYER: spec.payer,
+        TAG_JOB: spec.job,
+        TAG_MAX_LIFETIME: str(spec.max_lifetime_seconds),
+    }
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]

@@ -1,0 +1,190 @@
+"""The outcome record: what the bucket, the XCom and the failure message say about an attempt."""
+
+from typing import Any, Literal
+
+from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
+from airflow_ephemeral_ec2.model.plan import LaunchRecord
+from airflow_ephemeral_ec2.model.spec import Spec
+
+GIB = 1024**3
+
+
+class Machine(Spec):
+    """The machine that was given."""
+
+    instance_id: str
+    arn: str
+    instance_type: str
+    availability_zone: str
+    capacity_type: str
+    state_reason: str = ""
+
+
+class Times(Spec):
+    """Seconds since 1970 by the bucket's clock; empty where a step was not reached."""
+
+    requested: float
+    admitted: float | None = None
+    launched: float | None = None
+    lock: str | None = None
+    """By the machine, ISO 8601."""
+    started: str | None = None
+    ended: str | None = None
+    detected: float | None = None
+
+
+class OutcomeRecord(Spec):
+    """How an attempt ended; written once, no job output in it."""
+
+    version: Literal[1] = 1
+    title: str
+    payer: str
+    job: str
+    business_date: str
+    jobkey: str
+    attempt: int
+    epoch: str
+    array_index: int
+    outcome: Outcome
+    reason: str
+    budget: Budget
+    exit_code: int | None = None
+    signal: int | None = None
+    seconds: float | None = None
+    """Wall time of the command."""
+    asked: str
+    """The placements of the row, best first."""
+    machine: Machine | None = None
+    times: Times
+    report_uri: str | None = None
+    log_uri: str | None = None
+    peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    log_dropped_bytes: int = 0
+    result: Any = None
+    result_error: str | None = None
+
+    @property
+    def exit_text(self) -> str:
+        """``exit 65`` or ``no exit status``."""
+        return "no exit status" if self.exit_code is None else f"exit {self.exit_code}"
+
+
+def conclude(
+    record: LaunchRecord,
+    verdict: Verdict,
+    times: Times,
+    machine: Machine | None = None,
+    fields: dict[str, Any] | None = None,
+    *,
+    root: str = "",
+) -> OutcomeRecord:
+    """
+    Write the outcome record.
+
+    :param fields: the machine's report, empty when there is none
+    :param root: ``s3://bucket/key/prefix/`` of the machine
+    """
+    found = fields or {}
+    return OutcomeRecord(
+        title=record.title,
+        payer=record.spec.payer,
+        job=record.spec.job,
+        business_date=record.business_date,
+        jobkey=record.jobkey,
+        attempt=record.attempt,
+        epoch=record.epoch,
+        array_index=record.array_index,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        budget=verdict.budget,
+        exit_code=found.get("exit_code"),
+        signal=found.get("signal"),
+        seconds=found.get("wall_seconds"),
+        asked=", ".join(record.spec.instance_types),
+        machine=machine,
+        times=times.model_copy(
+            update={
+                "lock": found.get("lock_at"),
+                "started": found.get("started_at"),
+                "ended": found.get("ended_at"),
+            }
+        ),
+        report_uri=f"{root}report.json" if fields else None,
+        log_uri=f"{root}log/" if machine else None,
+        peak_memory_bytes=found.get("peak_memory_bytes"),
+        cpu_seconds=found.get("cpu_seconds"),
+        log_dropped_bytes=(found.get("log") or {}).get("dropped_bytes", 0),
+        result=found.get("result") if record.spec.push_result else None,
+        result_error=found.get("result_error") if record.spec.push_result else None,
+    )
+
+
+def describe_ending(record: OutcomeRecord) -> str:
+    """Say how the attempt ended: the last line of the task log and the start of the error."""
+    parts = [record.outcome.replace("_", " ")]
+    if record.exit_text not in record.reason:
+        parts.append(record.exit_text)
+    parts.append(record.reason)
+    text = ", ".join(parts)
+    if record.seconds is not None:
+        text += f" after {format_duration(record.seconds)}"
+    if record.machine is not None:
+        text += f" on {record.machine.instance_id} ({record.machine.instance_type}, terminated)"
+    return text
+
+
+def describe_failure(record: OutcomeRecord, next_step: str) -> str:
+    """Say what happened, whether it is tried again, and where to look; free of PHI."""
+    text = f"{record.title}: {describe_ending(record)}. {next_step}"
+    if record.log_uri:
+        text += f" Log: {record.log_uri}."
+    anchor = f"exit-{record.exit_code}" if record.exit_code else record.outcome.replace("_", "-")
+    return f"{text} What to do: docs/operating.md#{anchor}"
+
+
+def describe_story(record: OutcomeRecord) -> list[str]:
+    """Tell what happened on the machine, line by line, for the task log."""
+    lines = []
+    if record.times.lock:
+        lines.append(f"running: start lock taken at {record.times.lock}")
+    if record.log_uri:
+        lines.append(f"log: {record.log_uri}")
+    if record.seconds is not None:
+        peak = (record.peak_memory_bytes or 0) / GIB
+        cpu = record.cpu_seconds or 0.0
+        lines.append(
+            f"ended: {record.exit_text} after {format_duration(record.seconds)}; "
+            f"peak {peak:.1f} GiB, {format_duration(cpu)} of CPU"
+        )
+    if record.log_dropped_bytes:
+        lines.append(f"log capped: {record.log_dropped_bytes:,} bytes dropped")
+    if record.result_error:
+        lines.append(f"result not taken: {record.result_error}")
+    if record.machine is not None:
+        lines.append(
+            f"gone: {record.machine.instance_id} terminated ({record.machine.state_reason})"
+        )
+    return lines
+
+
+def xcom_of(record: OutcomeRecord) -> dict[str, Any]:
+    """Choose what the task's XCom holds: where everything is, and no job output but the result."""
+    machine = record.machine
+    value: dict[str, Any] = {
+        "payer": record.payer,
+        "job": record.job,
+        "business_date": record.business_date,
+        "jobkey": record.jobkey,
+        "attempt": record.attempt,
+        "outcome": record.outcome.value,
+        "reason": record.reason,
+        "exit_code": record.exit_code,
+        "seconds": record.seconds,
+        "instance_id": machine.instance_id if machine else None,
+        "instance_type": machine.instance_type if machine else None,
+        "log": record.log_uri,
+        "report": record.report_uri,
+    }
+    return value | ({"result": record.result} if record.result is not None else {})

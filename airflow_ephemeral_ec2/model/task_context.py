@@ -1,0 +1,77 @@
+"""What Airflow's context says about a run, on every supported version."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
+from airflow_ephemeral_ec2.model.identity import TaskIdentity
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def find_identity(context: Any) -> TaskIdentity:  # noqa: ANN401 - Airflow's Context differs per version
+    ti = context["ti"]
+    return TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+
+
+def find_epoch(context: Any) -> str:  # noqa: ANN401
+    """
+    Name what all retries of one run of the task share.
+
+    Clearing a task raises its ``max_tries``; deleting a run and making it again gives it another
+    start date (``airflow/models/taskinstance.py``).
+    """
+    run, ti = context["dag_run"], context["ti"]
+    started = getattr(run, "start_date", None)
+    return f"{started.isoformat() if started else ''}|{ti.max_tries}"
+
+
+def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
+    """
+    Find the business date: argument, params, partition key, logical date, run_after.
+
+    ``logical_date`` is None for a run that was started by hand in Airflow 3.
+
+    :raises ConfigurationError: what was given is not a date
+    """
+    asked = given or (context.get("params") or {}).get("business_date")
+    if asked:
+        return parse_business_date(asked)
+    run = context["dag_run"]
+    found = _DATE.search(getattr(run, "partition_key", None) or "")
+    if found:
+        return parse_business_date(found.group())
+    moment = getattr(run, "logical_date", None) or context.get("logical_date")
+    moment = moment or getattr(run, "run_after", None)
+    if moment is None:
+        msg = "business_date: the run has no date; trigger it with the parameter business_date"
+        raise ConfigurationError(msg)
+    zone = getattr(context.get("dag"), "timezone", None)
+    return str((moment.astimezone(zone) if zone else moment).date())
+
+
+def parse_business_date(text: object) -> str:
+    """
+    Check a date and write it as ``2026-03-01``.
+
+    :raises ConfigurationError: it is not a date
+    """
+    if isinstance(text, datetime):
+        return str(text.date())
+    try:
+        return str(date.fromisoformat(str(text)))
+    except ValueError as error:
+        msg = f"business_date {text!r}: not a date; write it like 2026-03-01"
+        raise ConfigurationError(msg) from error
+
+
+def resolve_table(path: str, context: Any) -> str:  # noqa: ANN401
+    """Find a relative table beside the DAG's file."""
+    if path.startswith("s3://") or Path(path).is_absolute():
+        return path
+    fileloc = getattr(context.get("dag"), "fileloc", None)
+    return str(Path(fileloc).parent / path) if fileloc else path

@@ -1,0 +1,295 @@
+"""EphemeralEC2Operator: one job of one payer on its own disposable EC2 instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+)
+
+from airflow_ephemeral_ec2.config_table import load_table
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError
+from airflow_ephemeral_ec2.hooks.attempts import (
+    LaunchOrder,
+    OpenAttempt,
+    kill_attempt,
+    open_attempt,
+)
+from airflow_ephemeral_ec2.hooks.ec2 import open_controller, open_fleet, open_store
+from airflow_ephemeral_ec2.links.ec2 import (
+    PLACE_KEY,
+    EphemeralEC2InstanceLink,
+    EphemeralEC2LogLink,
+)
+from airflow_ephemeral_ec2.model.identity import Step
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.record import (
+    OutcomeRecord,
+    describe_ending,
+    describe_failure,
+    describe_story,
+    xcom_of,
+)
+from airflow_ephemeral_ec2.model.retry import decide_retry
+from airflow_ephemeral_ec2.model.task_context import (
+    find_business_date,
+    find_epoch,
+    find_identity,
+    resolve_table,
+)
+from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
+from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_ephemeral_ec2.model.spec import JobSpec
+
+LOG_LINES_LIMIT = 10_000
+
+
+class EphemeralEC2Operator(BaseOperator):
+    """
+    Launch exactly the machine that the config table names for a job, and wait for its end.
+
+    The machine runs the row's command once, reports and destroys itself. A retry after a crash
+    adopts the running attempt instead of launching a second machine. Killing, clearing or marking
+    the task ends the machine.
+
+    :param payer: payer, as in the table
+    :param job: job, as in the table
+    :param config_table: path of the table; relative to the DAG's file. Read when the task runs
+    :param business_date: ``2026-03-01``; empty: the run's parameter ``business_date``, its
+        partition key, its logical date, or ``run_after``, in this order
+    :param array_index: which part of a job with ``array_size`` this task is
+    :param wait_for_completion: False: succeed as soon as the machine is launched; an
+        ``EphemeralEC2Sensor`` can wait for the rest
+    :param deferrable: wait in the triggerer, without a worker slot
+    """
+
+    template_fields: Sequence[str] = (
+        "payer",
+        "job",
+        "config_table",
+        "business_date",
+        "array_index",
+    )
+    operator_extra_links = (EphemeralEC2InstanceLink(), EphemeralEC2LogLink())
+    ui_color = "#ff9900"
+
+    def __init__(
+        self,
+        *,
+        payer: str,
+        job: str,
+        config_table: str,
+        business_date: str | None = None,
+        array_index: int = 0,
+        wait_for_completion: bool = True,
+        deferrable: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.payer = payer
+        self.job = job
+        self.config_table = config_table
+        self.business_date = business_date
+        self.array_index = array_index
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self._open: tuple[Settings, OpenAttempt, JobSpec] | None = None
+
+    def execute(self, context: Any) -> Any:  # noqa: ANN401 - Airflow's Context differs per version
+        """
+        Open the attempt, then wait for it.
+
+        :raises AirflowFailException: a retry would not help
+        :raises AirflowSkipException: the job ended with one of ``skip_exit_codes``
+        :raises JobEndedError: the attempt failed and another may be tried
+        """
+        try:
+            return self._execute(context)
+        except EphemeralEC2Error as error:
+            if error.retryable:
+                raise
+            raise AirflowFailException(str(error)) from error
+
+    def _execute(self, context: Any) -> Any:  # noqa: ANN401
+        settings = settings_from_airflow()
+        order = self._order(context)
+        store = open_store(settings)
+        fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
+        opened = open_attempt(store, fleet, order)
+        self._open = (settings, opened, order.spec)
+        self._announce(context, settings, opened, order.spec)
+        if opened.choice.step is Step.RETURN:
+            return self._finish(context, opened.jobkey, opened.choice.attempt)
+        if self.deferrable:
+            self._defer(context, opened, order.spec)
+        ending = wait_in_this_thread(
+            open_controller(settings),
+            opened.name,
+            self.log.info,
+            poll_seconds=settings.poll_seconds,
+            until_launch=not self.wait_for_completion,
+        )
+        if ending.outcome is None:
+            return self._launched(context, opened.jobkey, opened.choice.attempt, ending.instance_id)
+        return self._finish(context, opened.jobkey, opened.choice.attempt)
+
+    def _order(self, context: Any) -> LaunchOrder:  # noqa: ANN401
+        path = resolve_table(self.config_table, context)
+        table = load_table(path)
+        spec = table.find(self.payer, self.job)
+        return LaunchOrder(
+            spec=spec,
+            lock=table.lock,
+            table=str(self.config_table),
+            table_version=table.sha256,
+            limit_vcpus=table.limits.vcpus,
+            identity=find_identity(context),
+            epoch=find_epoch(context),
+            business_date=find_business_date(self.business_date, context),
+            array_index=int(self.array_index),
+        )
+
+    def _announce(
+        self,
+        context: Any,  # noqa: ANN401
+        settings: Settings,
+        opened: OpenAttempt,
+        spec: JobSpec,
+    ) -> None:
+        place = {
+            "environment": settings.environment,
+            "bucket": settings.bucket,
+            "bucket_region": settings.region,
+            "region": spec.region,
+            "jobkey": opened.jobkey,
+            "attempt": opened.choice.attempt,
+        }
+        context["ti"].xcom_push(key=PLACE_KEY, value=place)
+        if opened.record is None:
+            self.log.info("the work was done before this task was told; its outcome stands")
+            return
+        for line in opened.record.announce(opened.choice.step is Step.ADOPT):
+            self.log.info(line)
+
+    def _defer(self, context: Any, opened: OpenAttempt, spec: JobSpec) -> None:  # noqa: ANN401
+        identity = find_identity(context)
+        self.defer(
+            trigger=EphemeralEC2Trigger(
+                jobkey=opened.jobkey,
+                attempt=opened.choice.attempt,
+                aws_conn_id=spec.aws_conn_id,
+                region=spec.region,
+                until_launch=not self.wait_for_completion,
+                kill_on_cancel=self.wait_for_completion,
+                end_in_triggerer=self._may_end_in_triggerer(),
+                identity={
+                    "dag_id": identity.dag_id,
+                    "run_id": identity.run_id,
+                    "task_id": identity.task_id,
+                    "map_index": identity.map_index,
+                },
+            ),
+            method_name="execute_complete",
+        )
+
+    def _may_end_in_triggerer(self) -> bool:
+        """Whether nothing is lost when no worker ends the task: it would run no callback."""
+        return (
+            self.wait_for_completion
+            and not self.outlets
+            and not self.on_success_callback
+            and not getattr(self, "multiple_outputs", False)
+            and not any(True for _ in self.iter_mapped_dependants())
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
+        """End the task with the outcome that the trigger waited for."""
+        event = event or {}
+        if "error" in event:
+            if event.get("retryable"):
+                raise JobEndedError(event["error"], "unknown", retryable=True)
+            raise AirflowFailException(event["error"])
+        try:
+            if event.get("outcome") is None:
+                return self._launched(
+                    context, event["jobkey"], event["attempt"], event.get("instance_id")
+                )
+            return self._finish(context, event["jobkey"], event["attempt"])
+        except EphemeralEC2Error as error:
+            if error.retryable:
+                raise
+            raise AirflowFailException(str(error)) from error
+
+    def _launched(
+        self,
+        context: Any,  # noqa: ANN401
+        jobkey: str,
+        attempt: int,
+        instance_id: str | None,
+    ) -> dict[str, Any]:
+        """Return what a sensor needs to wait for the rest."""
+        self.log.info("launched %s; not waiting (wait_for_completion=False)", instance_id)
+        return {
+            "payer": self.payer,
+            "job": self.job,
+            "business_date": find_business_date(self.business_date, context),
+            "jobkey": jobkey,
+            "attempt": attempt,
+            "instance_id": instance_id,
+        }
+
+    def _finish(self, context: Any, jobkey: str, attempt: int) -> dict[str, Any]:  # noqa: ANN401
+        store = open_store(settings_from_airflow())
+        record = store.read_outcome(jobkey, attempt)
+        if record is None:
+            msg = f"{self.payer}/{self.job}, attempt {attempt}: its outcome record has disappeared"
+            raise JobEndedError(msg, "unknown")
+        launch = store.read_launch(jobkey, attempt)
+        for line in describe_story(record):
+            self.log.info(line)
+        self._copy_log(store.read_log, record, launch.spec)
+        value = xcom_of(record)
+        if record.outcome is Outcome.SUCCEEDED:
+            self.log.info("outcome: %s", describe_ending(record))
+            return value
+        context["ti"].xcom_push(key="return_value", value=value)
+        if record.outcome is Outcome.SKIPPED:
+            self.log.info("outcome: %s", describe_ending(record))
+            raise AirflowSkipException(f"{record.title}: {describe_ending(record)}")
+        earlier = [o for n in range(1, attempt) if (o := store.read_outcome(jobkey, n))]
+        retry = decide_retry(launch.spec, record, earlier)
+        self.log.error("outcome: %s. %s", describe_ending(record), retry.sentence)
+        raise JobEndedError(
+            describe_failure(record, retry.sentence), record.outcome, retryable=retry.is_allowed
+        )
+
+    def _copy_log(self, read_log: Any, record: OutcomeRecord, spec: JobSpec) -> None:  # noqa: ANN401
+        """Copy the job's output where the row allows it: it may hold PHI."""
+        wanted = spec.log_to_airflow == "all" or (
+            spec.log_to_airflow == "on_failure" and record.outcome is not Outcome.SUCCEEDED
+        )
+        if not wanted or record.machine is None:
+            return
+        text = b"".join(read_log(record.machine.arn)).decode(errors="replace")
+        lines = text.splitlines()
+        for line in lines[-LOG_LINES_LIMIT:]:
+            self.log.info("| %s", line)
+        if len(lines) > LOG_LINES_LIMIT:
+            self.log.info("only the last %s of %s lines are shown", LOG_LINES_LIMIT, len(lines))
+
+    def on_kill(self) -> None:
+        """End the machine when the task is killed while a worker holds it."""
+        if self._open is None or not self.wait_for_completion:
+            return
+        settings, opened, spec = self._open
+        fleet = open_fleet(settings, spec.aws_conn_id, spec.region)
+        kill = Kill("cancelled", by="Airflow (task killed on its worker)")
+        kill_attempt(open_store(settings), fleet, opened.jobkey, opened.choice.attempt, kill)

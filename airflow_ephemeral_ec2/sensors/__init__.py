@@ -1,0 +1,1 @@
+"""What DAG authors import to wait for a job started elsewhere."""

@@ -1,0 +1,131 @@
+"""EphemeralEC2Trigger: a deferred task's wait for the outcome of its attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
+from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
+from airflow_ephemeral_ec2.hooks.ec2 import open_fleet, open_store
+from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
+from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.task_state import is_abandoned, read_task_state
+from airflow_ephemeral_ec2.triggers.waiting import controller_task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+"""Airflow 3.3 tells a trigger that its task was killed; before, it only cancels it."""
+
+
+class EphemeralEC2Trigger(BaseTrigger):
+    """
+    Wait for an attempt; while waiting, drive the queue, the launches and the endings.
+
+    Everything about the attempt is in the bucket, so this carries names only.
+
+    :param jobkey: the job's key in the bucket
+    :param attempt: number of the attempt
+    :param aws_conn_id: connection that reaches the machine, to end it when the task is killed
+    :param region: region of the machine
+    :param until_launch: wait only until the machine is launched
+    :param kill_on_cancel: end the attempt when the task is marked, cleared or deleted
+    :param end_in_triggerer: finish a successful task here, without a worker
+    :param identity: dag_id, run_id, task_id and map_index of the task instance
+    """
+
+    def __init__(
+        self,
+        jobkey: str,
+        attempt: int,
+        aws_conn_id: str,
+        region: str,
+        *,
+        until_launch: bool = False,
+        kill_on_cancel: bool = True,
+        end_in_triggerer: bool = False,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.jobkey = jobkey
+        self.attempt = attempt
+        self.aws_conn_id = aws_conn_id
+        self.region = region
+        self.until_launch = until_launch
+        self.kill_on_cancel = kill_on_cancel
+        self.end_in_triggerer = end_in_triggerer
+        self.identity = identity or {}
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            "airflow_ephemeral_ec2.triggers.ec2.EphemeralEC2Trigger",
+            {
+                "jobkey": self.jobkey,
+                "attempt": self.attempt,
+                "aws_conn_id": self.aws_conn_id,
+                "region": self.region,
+                "until_launch": self.until_launch,
+                "kill_on_cancel": self.kill_on_cancel,
+                "end_in_triggerer": self.end_in_triggerer,
+                "identity": self.identity,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: names of the attempt and of its outcome, or an error's text."""
+        try:
+            event = await self._wait()
+        except asyncio.CancelledError:
+            if not HAS_ON_KILL:
+                await self._kill_if_abandoned()
+            raise
+        except EphemeralEC2Error as error:
+            event = TriggerEvent({"error": str(error), "retryable": error.retryable})
+        yield event
+
+    async def _wait(self) -> TriggerEvent:
+        settings = await asyncio.to_thread(settings_from_airflow)
+        waiting = controller_task(settings)
+        ending = await waiting.wait(
+            entry_name(self.jobkey, self.attempt), self.log.info, until_launch=self.until_launch
+        )
+        record = ending.outcome
+        # In dag.test() there is no task instance and nobody to end it but the worker.
+        may_end = self.end_in_triggerer and getattr(self, "task_instance", None) is not None
+        if record is not None and record.outcome is Outcome.SUCCEEDED and may_end:
+            for line in (*describe_story(record), f"outcome: {describe_ending(record)}"):
+                self.log.info(line)
+            return TaskSuccessEvent(xcoms={"return_value": xcom_of(record)})
+        return TriggerEvent(
+            {
+                "jobkey": self.jobkey,
+                "attempt": self.attempt,
+                "outcome": record.outcome.value if record else None,
+                "instance_id": ending.instance_id,
+            }
+        )
+
+    async def on_kill(self) -> None:
+        """End the attempt when the user ended the task (Airflow >= 3.3)."""
+        await self._kill_if_abandoned()
+
+    async def _kill_if_abandoned(self) -> None:
+        if self.kill_on_cancel and self.identity:
+            await asyncio.to_thread(self._kill_unless_deferred)
+
+    def _kill_unless_deferred(self) -> None:
+        state = read_task_state(TaskIdentity(**self.identity))
+        if not is_abandoned(state):
+            return
+        settings = settings_from_airflow()
+        store = open_store(settings)
+        fleet = open_fleet(settings, self.aws_conn_id, self.region)
+        kill = Kill("cancelled", by=f"Airflow (task {state})")
+        if kill_attempt(store, fleet, self.jobkey, self.attempt, kill):
+            self.log.warning("task is %s: ending attempt %s", state, self.attempt)

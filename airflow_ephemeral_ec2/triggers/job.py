@@ -1,0 +1,86 @@
+"""EphemeralEC2JobTrigger: a sensor's wait for a job that was started elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
+from airflow_ephemeral_ec2.hooks.ec2 import open_store
+from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
+from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.triggers.waiting import controller_task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class EphemeralEC2JobTrigger(BaseTrigger):
+    """
+    Wait until a job has ended for good; attempts that will be retried do not count.
+
+    :param payer: payer of the job
+    :param job: name of the job
+    :param business_date: ``2026-03-01``
+    :param jobkey: the job's key, when it is known from its launch
+    :param poll_seconds: seconds between two looks while nobody has asked for the job
+    """
+
+    def __init__(
+        self,
+        payer: str,
+        job: str,
+        business_date: str,
+        jobkey: str | None = None,
+        poll_seconds: float = 15.0,
+    ) -> None:
+        super().__init__()
+        self.payer = payer
+        self.job = job
+        self.business_date = business_date
+        self.jobkey = jobkey
+        self.poll_seconds = poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            "airflow_ephemeral_ec2.triggers.job.EphemeralEC2JobTrigger",
+            {
+                "payer": self.payer,
+                "job": self.job,
+                "business_date": self.business_date,
+                "jobkey": self.jobkey,
+                "poll_seconds": self.poll_seconds,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: the attempt that ended the job, or an error's text."""
+        try:
+            settings = await asyncio.to_thread(settings_from_airflow)
+            standing = await self._wait(settings)
+        except EphemeralEC2Error as error:
+            yield TriggerEvent({"error": str(error), "retryable": error.retryable})
+            return
+        yield TriggerEvent({"jobkey": standing.jobkey, "attempt": standing.attempt})
+
+    async def _wait(self, settings: Settings) -> JobStanding:
+        store = await asyncio.to_thread(open_store, settings)
+        reference = JobReference(self.payer, self.job, self.business_date, self.jobkey)
+        waiting = controller_task(settings)
+        said_nothing_there = False
+        while True:
+            standing = await asyncio.to_thread(find_standing, store, reference)
+            if standing is None:
+                if not said_nothing_there:
+                    self.log.info("%s: nobody has asked for it yet", reference)
+                    said_nothing_there = True
+                await asyncio.sleep(self.poll_seconds)
+            elif standing.outcome is None:
+                await waiting.wait(standing.name, self.log.info)
+            elif standing.is_final:
+                return standing
+            else:
+                self.log.info("%s: %s", standing.outcome.title, standing.sentence)
+                await asyncio.sleep(self.poll_seconds)

@@ -1,0 +1,186 @@
+"""One controller per event loop, shared by all triggers of a triggerer process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
+from airflow_ephemeral_ec2.hooks.ec2 import open_controller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_ephemeral_ec2.hooks.controller import Controller
+    from airflow_ephemeral_ec2.model.record import OutcomeRecord
+    from airflow_ephemeral_ec2.settings import Settings
+
+log = logging.getLogger(__name__)
+MAX_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a waiter gets: the outcome, or only the machine when it waits for the launch."""
+
+    outcome: OutcomeRecord | None
+    instance_id: str | None = None
+
+
+@dataclass(eq=False)
+class _Waiter:
+    name: str
+    tell: Callable[[str], None]
+    until_launch: bool
+    future: asyncio.Future[Ending]
+    told: int = 0
+
+
+def read_ending(
+    controller: Controller, ended: dict[str, OutcomeRecord], name: str, *, until_launch: bool
+) -> Ending | None:
+    """Say whether an attempt is where its waiter wants it."""
+    if name in ended:
+        outcome = ended[name]
+        machine = outcome.machine.instance_id if outcome.machine else None
+        return Ending(outcome, machine)
+    instance_id = controller.machine_of(name) if until_launch else None
+    return Ending(None, instance_id) if instance_id else None
+
+
+class ControllerTask:
+    """Runs a controller in threads for as long as somebody waits or a machine is out."""
+
+    def __init__(self, controller: Controller, poll_seconds: float) -> None:
+        self._controller = controller
+        self._poll_seconds = poll_seconds
+        self._waiters: set[_Waiter] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._has_passed = False
+
+    async def wait(
+        self, name: str, tell: Callable[[str], None], *, until_launch: bool = False
+    ) -> Ending:
+        """
+        Wait for the outcome of an attempt, or for its launch.
+
+        :param tell: gets each line of the attempt's story as it happens
+        :raises AwsError: AWS refuses, and did so from the start
+        """
+        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(name, tell, until_launch, future)
+        self._waiters.add(waiter)
+        self._wake.set()
+        if self._task is None or self._task.done():
+            # An empty context: it must not inherit the log context of the first trigger.
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), context=contextvars.Context()
+            )
+        try:
+            return await future
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _run(self) -> None:
+        pause = self._poll_seconds
+        try:
+            while self._waiters or self._controller.has_work:
+                self._wake.clear()
+                pause = await self._pass(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)
+            await asyncio.to_thread(self._controller.release)
+        except EphemeralEC2Error as error:
+            self._fail(error)
+        except Exception as error:
+            # Whatever it is, those who wait must hear of it instead of waiting for ever.
+            self._fail(error)
+            raise
+
+    async def _pass(self, pause: float) -> float:
+        """Make one pass and return the seconds until the next."""
+        names = tuple({waiter.name for waiter in self._waiters})
+        try:
+            ended = await asyncio.to_thread(self._controller.follow, names)
+        except AwsError as error:
+            if not error.retryable and not self._has_passed:
+                raise
+            log.warning("cannot ask AWS, will ask again: %s", error)
+            for waiter in self._waiters:
+                waiter.tell(f"cannot ask AWS, will ask again: {error}")
+            return min(pause * 2, MAX_PAUSE_SECONDS)
+        self._has_passed = True
+        for waiter in tuple(self._waiters):
+            self._serve(waiter, ended)
+        return self._poll_seconds
+
+    def _serve(self, waiter: _Waiter, ended: dict[str, OutcomeRecord]) -> None:
+        story = self._controller.story_of(waiter.name)
+        for line in story[waiter.told :]:
+            waiter.tell(line)
+        waiter.told = len(story)
+        ending = read_ending(self._controller, ended, waiter.name, until_launch=waiter.until_launch)
+        if ending is not None and not waiter.future.done():
+            waiter.future.set_result(ending)
+            if ending.outcome is not None:
+                self._controller.forget(waiter.name)
+
+    def _fail(self, error: Exception) -> None:
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+
+_tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, ControllerTask]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def controller_task(settings: Settings) -> ControllerTask:
+    """Return this event loop's controller for an environment."""
+    tasks = _tasks.setdefault(asyncio.get_running_loop(), {})
+    if settings not in tasks:
+        tasks[settings] = ControllerTask(open_controller(settings), settings.poll_seconds)
+    return tasks[settings]
+
+
+def wait_in_this_thread(
+    controller: Controller,
+    name: str,
+    tell: Callable[[str], None],
+    *,
+    poll_seconds: float,
+    until_launch: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ending:
+    """
+    Run the same controller on a worker until the attempt is where it should be.
+
+    :raises AwsError: AWS refuses, and did so from the start
+    """
+    told, pause, has_passed = 0, poll_seconds, False
+    while True:
+        try:
+            ended = controller.follow((name,))
+            has_passed, pause = True, poll_seconds
+        except AwsError as error:
+            if not error.retryable and not has_passed:
+                raise
+            tell(f"cannot ask AWS, will ask again: {error}")
+            ended, pause = {}, min(pause * 2, MAX_PAUSE_SECONDS)
+        story = controller.story_of(name)
+        for line in story[told:]:
+            tell(line)
+        told = len(story)
+        ending = read_ending(controller, ended, name, until_launch=until_launch)
+        if ending is not None:
+            controller.release()
+            return ending
+        sleep(pause)

@@ -1,0 +1,447 @@
+"""The one loop over a scripted fleet: the store is real, the machines are values."""
+
+import json
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
+from airflow_ephemeral_ec2.hooks.controller import LEASE_SECONDS, Controller
+from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome
+from airflow_ephemeral_ec2.model.plan import plan_entry
+
+
+class ScriptedFleet:
+    """Machines that change state only when a test says so; answers launches from a script."""
+
+    def __init__(self):
+        self.machines: dict[str, Observation] = {}
+        self.tokens: dict[str, str] = {}
+        self.requests: list[dict] = []
+        self.refusals: list[Exception] = []
+        self.terminated: list[str] = []
+
+    def run(self, request):
+        self.requests.append(request)
+        if self.refusals:
+            error = self.refusals.pop(0)
+            if error is not None:
+                raise error
+        token = request["ClientToken"]
+        if token not in self.tokens:
+            self.tokens[token] = f"i-{len(self.tokens)}"
+            self.set(self.tokens[token], "pending", request["InstanceType"])
+        return self.machines[self.tokens[token]]
+
+    def set(self, instance_id, state, instance_type="m7i.large", reason=""):
+        self.machines[instance_id] = Observation(
+            instance_id,
+            state,
+            reason,
+            instance_type,
+            "us-east-1a",
+            arn=f"arn:aws:ec2:us-east-1:1:instance/{instance_id}",
+        )
+
+    def observe(self, instance_ids, *, all_states):
+        found = [self.machines[i] for i in instance_ids if i in self.machines]
+        return [o for o in found if all_states or o.state not in ("pending", "running")]
+
+    def find_attempt(self, jobkey, attempt):
+        return list(self.machines.values())
+
+    def find_by_token(self, token):
+        return self.machines.get(self.tokens.get(token, ""))
+
+    def terminate(self, instance_ids):
+        self.terminated += list(instance_ids)
+
+
+def refusal(code, status=400):
+    return ClientError(
+        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},
+        "RunInstances",
+    )
+
+
+class Turnable:
+    """A clock that moves when told."""
+
+    def __init__(self):
+        self.at = 1_000.0
+
+    def now(self):
+        return self.at
+
+    def observe(self, header):
+        pass
+
+
+@pytest.fixture
+def fleet():
+    return ScriptedFleet()
+
+
+@pytest.fixture
+def clock(store):
+    store.clock = Turnable()
+    return store.clock
+
+
+@pytest.fixture
+def controller(store, fleet, clock):
+    return Controller(store, lambda _connection, _region: fleet)
+
+
+@pytest.fixture
+def submit(store, make_record):
+    def submit(jobkey="a" * 40, limit=96, **changes):
+        record = store.write_launch(make_record(jobkey=jobkey, **changes))
+        store.write_entry(plan_entry(record, limit))
+        return record
+
+    return submit
+
+
+def name_of(record):
+    return plan_entry(record, None).name
+
+
+def report(store, record, instance_id, exit_code=0, **fields):
+    arn = f"arn:aws:ec2:us-east-1:1:instance/{instance_id}"
+    body = {
+        "jobkey": record.jobkey,
+        "attempt": record.attempt,
+        "nonce": record.nonce,
+        "instance_id": instance_id,
+        "phase": "job",
+        "exit_code": exit_code,
+        "wall_seconds": 3.0,
+    } | fields
+    store.write_new(contract.report_key("test", arn), json.dumps(body).encode())
+
+
+def outcome_of(controller, record):
+    return controller.follow([name_of(record)]).get(name_of(record))
+
+
+def test_a_job_is_admitted_launched_watched_and_concluded(controller, fleet, store, submit):
+    record = submit()
+
+    assert outcome_of(controller, record) is None
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    outcome = outcome_of(controller, record)
+
+    assert (outcome.outcome, outcome.exit_code) == (Outcome.SUCCEEDED, 0)
+    assert outcome.machine.instance_id == "i-0"
+    assert len(fleet.requests) == 1
+    assert store.list_queue().entries == frozenset()
+    assert controller.has_work is False
+
+
+def test_the_report_alone_does_not_end_an_attempt_whose_machine_lives(
+    controller, fleet, store, submit
+):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "shutting-down")
+
+    assert outcome_of(controller, record) is None
+
+
+def test_another_process_carries_on_from_the_bucket(controller, fleet, store, submit, clock):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated")
+    clock.at += LEASE_SECONDS + 1
+    heir = Controller(store, lambda _connection, _region: fleet)
+
+    outcome = outcome_of(heir, record)
+
+    assert outcome.outcome is Outcome.SUCCEEDED
+    assert len(fleet.requests) == 1
+
+
+def test_only_the_holder_of_the_lease_acts_and_the_other_hears_the_outcome(
+    controller, fleet, store, submit
+):
+    controller.tick()
+    other = Controller(store, lambda _connection, _region: fleet)
+    record = submit()
+
+    assert outcome_of(other, record) is None
+    assert fleet.requests == []
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated")
+    controller.tick()
+
+    assert outcome_of(other, record).outcome is Outcome.SUCCEEDED
+
+
+def test_a_released_lease_is_taken_at_once(controller, fleet, store, submit):
+    controller.tick()
+    controller.release()
+    other = Controller(store, lambda _connection, _region: fleet)
+    submit()
+
+    other.tick()
+
+    assert len(fleet.requests) == 1
+
+
+def test_no_capacity_walks_the_placements_in_order_and_writes_each_refusal_down(
+    controller, fleet, store, submit
+):
+    record = submit()
+    fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)] * 2
+
+    controller.tick()
+
+    types = [(r["InstanceType"], r["NetworkInterfaces"][0]["SubnetId"]) for r in fleet.requests]
+    assert types == [
+        ("m7i.large", "subnet-0a1"),
+        ("m7i.large", "subnet-0b2"),
+        ("m6i.large", "subnet-0a1"),
+    ]
+    refused = [k for k in store.list_keys(f"test/jobs/{record.jobkey}/") if "refused" in k]
+    assert len(refused) == 2
+
+
+def test_no_capacity_anywhere_is_an_outcome_that_may_be_retried(controller, fleet, submit):
+    record = submit()
+    fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)] * 4
+
+    outcome = outcome_of(controller, record)
+
+    assert (outcome.outcome, outcome.budget) == (Outcome.NO_CAPACITY, "infra")
+    assert "m6i.large on-demand subnet-0b2" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        refusal("InternalError", 500),
+        refusal("Unavailable", 503),
+        refusal("RequestLimitExceeded", 503),
+        ReadTimeoutError(endpoint_url="http://ec2"),
+    ],
+    ids=["500", "503", "throttled", "timeout"],
+)
+def test_an_unclear_answer_is_asked_again_with_the_same_request(
+    controller, fleet, submit, clock, lost
+):
+    submit()
+    fleet.refusals = [lost]
+
+    controller.tick()
+    clock.at += 5
+    controller.tick()
+
+    assert len(fleet.requests) == 2
+    assert fleet.requests[0] == fleet.requests[1]
+
+
+def test_a_quota_does_not_walk_the_placements(controller, fleet, submit, clock):
+    record = submit()
+    fleet.refusals = [refusal("VcpuLimitExceeded")]
+
+    controller.tick()
+    clock.at += 5
+    controller.tick()
+
+    assert len(fleet.requests) == 1
+    assert "Service Quotas" in controller.story_of(name_of(record))[-1]
+
+
+@pytest.mark.parametrize("code", ["InvalidAMIID.NotFound", "InvalidSubnetID.NotFound", "Weird"])
+def test_a_wrong_request_fails_at_once(controller, fleet, submit, code):
+    record = submit()
+    fleet.refusals = [refusal(code)]
+
+    outcome = outcome_of(controller, record)
+
+    assert (outcome.outcome, outcome.budget) == (Outcome.BAD_CONFIG, "none")
+    assert code in outcome.reason
+    assert len(fleet.requests) == 1
+
+
+def test_a_denied_launch_says_what_to_grant(controller, fleet, submit):
+    record = submit()
+    fleet.refusals = [refusal("UnauthorizedOperation", 403)]
+
+    assert "Grant ec2:RunInstances and iam:PassRole" in outcome_of(controller, record).reason
+
+
+def test_the_queue_admits_by_priority_within_the_limit(controller, fleet, store, submit):
+    low = submit("a" * 40, limit=2, priority=100)
+    high = submit("b" * 40, limit=2, priority=900)
+
+    controller.tick()
+    assert len(fleet.requests) == 1
+    assert "0 of 2 free" in controller.story_of(name_of(low))[-1]
+    report(store, high, "i-0")
+    fleet.set("i-0", "terminated")
+    controller.tick()
+
+    assert [r["ClientToken"] for r in fleet.requests] == [
+        high.placements[0].client_token,
+        low.placements[0].client_token,
+    ]
+
+
+def test_a_killed_attempt_that_waits_is_never_launched(controller, fleet, store, submit):
+    record = submit()
+    kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled"))
+
+    outcome = outcome_of(controller, record)
+
+    assert outcome.outcome is Outcome.KILLED
+    assert fleet.requests == []
+    assert store.read_start_lock(record).revoked == "cancelled"
+
+
+def test_a_killed_machine_is_terminated_and_then_concluded(controller, fleet, store, submit):
+    record = submit()
+    controller.tick()
+    fleet.set("i-0", "running")
+    kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled", by="Airflow"))
+    assert fleet.terminated == ["i-0"]
+
+    assert outcome_of(controller, record) is None
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+    outcome = outcome_of(controller, record)
+
+    assert (outcome.outcome, outcome.reason) == (Outcome.KILLED, "cancelled by Airflow")
+    assert store.list_queue().kills == frozenset()
+
+
+def test_a_kill_that_comes_too_late_changes_nothing(controller, fleet, store, submit):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated")
+    controller.tick()
+
+    assert kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled")) is False
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
+
+
+def test_a_machine_that_never_starts_is_given_up_after_boot_timeout(
+    controller, fleet, store, submit, clock
+):
+    record = submit(boot_timeout="1m")
+    controller.tick()
+    fleet.set("i-0", "running")
+    clock.at += 61
+
+    controller.tick()
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.BOOT_TIMEOUT
+
+
+def test_a_job_that_started_in_time_is_left_alone_after_boot_timeout(
+    controller, fleet, store, submit, clock
+):
+    record = submit(boot_timeout="1m")
+    controller.tick()
+    fleet.set("i-0", "running")
+    key = contract.start_lock_key("test", record.jobkey, 1, record.nonce)
+    store.write_new(key, b'{"instance_id": "i-0"}')
+    clock.at += 61
+
+    controller.tick()
+
+    assert fleet.terminated == []
+    assert store.list_queue().kills == frozenset()
+
+
+def test_a_machine_that_outlives_its_deadline_is_ended(controller, fleet, store, submit, clock):
+    record = submit(boot_timeout="1m", max_runtime="1m", stop_grace="1s")
+    controller.tick()
+    fleet.set("i-0", "running")
+    clock.at += 60 + 60 + 1 + 121
+
+    controller.tick()
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    assert fleet.terminated == ["i-0"]
+    assert outcome_of(controller, record).outcome is Outcome.JOB_TIMEOUT
+
+
+def test_a_stopped_machine_is_ended_because_its_disk_stays(controller, fleet, submit):
+    submit()
+    controller.tick()
+    fleet.set("i-0", "stopped")
+
+    controller.tick()
+
+    assert fleet.terminated == ["i-0"]
+
+
+def test_a_machine_that_is_not_shown_is_not_gone(controller, fleet, submit, clock):
+    record = submit(max_runtime="5h")
+    controller.tick()
+    fleet.machines.clear()
+    clock.at += 300
+
+    assert outcome_of(controller, record) is None
+
+
+def test_an_attempt_waits_until_the_one_before_it_has_ended(controller, fleet, store, submit):
+    first = submit()
+    controller.tick()
+    fleet.set("i-0", "running")
+    kill_attempt(store, fleet, first.jobkey, 1, Kill("superseded"))
+    second = submit(attempt=2, supersedes=1)
+
+    controller.tick()
+    assert len(fleet.requests) == 1
+    assert "attempt 1 is still being ended" in controller.story_of(name_of(second))[-1]
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+    controller.tick()
+    controller.tick()
+
+    assert len(fleet.requests) == 2
+    assert store.read_outcome(first.jobkey, 1).outcome is Outcome.SUPERSEDED
+
+
+def test_an_attempt_that_waits_too_long_gives_up_by_name(controller, fleet, submit, clock):
+    submit("a" * 40, limit=2)
+    record = submit("b" * 40, limit=2, max_wait="1m", priority=1)
+    controller.tick()
+    clock.at += 61
+
+    outcome = outcome_of(controller, record)
+
+    assert outcome.outcome is Outcome.WAIT_TIMEOUT
+    assert "0 of 2 free" in outcome.reason
+
+
+def test_a_dead_token_is_looked_up_and_judged(controller, fleet, store, submit):
+    record = submit()
+    token = record.placements[0].client_token
+    fleet.tokens[token] = "i-9"
+    fleet.set("i-9", "terminated", reason="Client.InstanceInitiatedShutdown")
+    fleet.refusals = [refusal("IdempotentInstanceTerminated")]
+    report(store, record, "i-9", exit_code=65)
+
+    controller.tick()
+    outcome = outcome_of(controller, record)
+
+    assert (outcome.outcome, outcome.exit_code) == (Outcome.JOB_FAILED, 65)
+
+
+def test_the_fleet_is_launched_no_faster_than_ec2_allows(controller, fleet, submit):
+    for i in range(8):
+        submit(f"{i:040d}")
+
+    controller.tick()
+
+    assert len(fleet.requests) == 5
