@@ -9,15 +9,15 @@ Everything that can go wrong, as a tree.
     │   ├── UnknownJobError         payer or job is not in the table
     │   ├── SettingsError           [ephemeral_ec2] of airflow.cfg
     │   ├── CodeMissingError        code was not pushed
-    │   ├── UserDataTooLargeError   over EC2's 16,384 bytes
-    │   └── LaunchRequestError      EC2 says the request itself is wrong
+    │   └── UserDataTooLargeError   over EC2's 16,384 bytes
     ├── AwsError                    AWS could not be asked
     │   ├── AccessError             connection, credentials or permission
     │   ├── BucketError             the bucket of record
+    │   ├── RequestRefusedError     AWS says that the request is wrong
     │   └── AwsUnavailableError     network, throttling, 5xx; retried
-    ├── CapacityError               no placement had a machine; retried
-    ├── QuotaError                  the account's limit; retried
-    └── JobEndedError               a machine ended and the job did not succeed
+    └── JobEndedError               the attempt ended and the job did not succeed
+
+No capacity, quota and refused launches are outcomes of an attempt (``model/outcome.py``).
 
 Every class says what happened, what was tried and what to do. Arguments go to
 ``super().__init__`` and the text is made in ``__str__``, so that each survives pickling.
@@ -119,17 +119,6 @@ class UserDataTooLargeError(ConfigurationError):
         )
 
 
-class LaunchRequestError(ConfigurationError):
-    """EC2 refuses the request itself: asking again gives the same answer."""
-
-    def __init__(self, job: str, code: str, message: str) -> None:
-        super().__init__(job, code, message)
-        self.job, self.code, self.message = job, code, message
-
-    def __str__(self) -> str:
-        return f"{self.job}: EC2 refused the launch request ({self.code}): {self.message}"
-
-
 class AwsError(EphemeralEC2Error):
     """AWS could not be asked, or refused to answer us."""
 
@@ -149,40 +138,14 @@ class BucketError(AwsError):
     """The bucket of record is missing, elsewhere or not ours."""
 
 
+class RequestRefusedError(AwsError):
+    """AWS says that the request itself is wrong: asking again gives the same answer."""
+
+
 class AwsUnavailableError(AwsError):
     """Network, throttling or a fault inside AWS: unknown, and worth asking again."""
 
     retryable = True
-
-
-class CapacityError(EphemeralEC2Error):
-    """AWS had no machine of the requested kinds."""
-
-    retryable = True
-
-    def __init__(self, job: str, placements: tuple[str, ...]) -> None:
-        super().__init__(job, placements)
-        self.job, self.placements = job, placements
-
-    def __str__(self) -> str:
-        tried = ", ".join(self.placements)
-        return (
-            f"{self.job}: no EC2 capacity in any of: {tried}. "
-            "Add instance types or subnets to the row, or try later."
-        )
-
-
-class QuotaError(EphemeralEC2Error):
-    """The account's own limit was reached."""
-
-    retryable = True
-
-    def __init__(self, job: str, code: str, message: str) -> None:
-        super().__init__(job, code, message)
-        self.job, self.code, self.message = job, code, message
-
-    def __str__(self) -> str:
-        return f"{self.job}: EC2 quota reached ({self.code}): {self.message} Raise it in Service Quotas."
 
 
 class JobEndedError(EphemeralEC2Error):
@@ -199,7 +162,7 @@ class JobEndedError(EphemeralEC2Error):
         return self.message
 
 
-def _job_ended(message: str, outcome: str, retryable: bool) -> JobEndedError:  # noqa: FBT001
+def _job_ended(message: str, outcome: str, retryable: bool) -> JobEndedError:
     return JobEndedError(message, outcome, retryable=retryable)
 
 

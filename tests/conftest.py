@@ -1,11 +1,18 @@
 """Fixtures that many tests share; each makes one thing."""
 
+import os
+import tempfile
 import uuid
+
+# Before Airflow is imported for the first time: it must not touch the user's own home.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 import boto3
 import pytest
 from moto import mock_aws
 
+from airflow_ephemeral_ec2.hooks.ec2 import connect
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_launch
@@ -89,3 +96,23 @@ def store(s3):
     bucket = f"records-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=bucket)
     return JobStore(s3, bucket, "test")
+
+
+@pytest.fixture(scope="session")
+def connection(s3):
+    """An Airflow connection to that AWS; making its clients is what takes the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://testkey:testsecret@/?region_name=us-east-1")
+        connect.cache_clear()
+        yield connect("aws_default", "us-east-1")
+        connect.cache_clear()
+
+
+@pytest.fixture
+def deployment(connection, store, monkeypatch):
+    """Airflow's settings for the bucket of this test."""
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__ENVIRONMENT", store.environment)
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", store.bucket)
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__REGION", "us-east-1")
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__POLL_INTERVAL", "0.2")
+    return connection

@@ -38,7 +38,7 @@ class LogStreamer:
         self._changed = threading.Condition()
         self._healthy, self._closing = True, False
         self._give_up_at = 0.0
-        self._gap = 0
+        self._gap = self._in_flight = 0
         self.chunks = self.bytes = self.dropped_bytes = 0
         self._thread = threading.Thread(target=self._ship, daemon=True)
         self._thread.start()
@@ -58,8 +58,7 @@ class LogStreamer:
     def feed(self, data: bytes) -> None:
         """Take output; waits at most 5 s, and only while the store takes chunks."""
         with self._changed:
-            if self.bytes < self._head and len(self._buffer) >= BUFFER and self._healthy:
-                self._healthy = self._changed.wait_for(self._has_room, 5)
+            self._healthy = self._changed.wait_for(self._has_room, 5) and self._healthy
             self._buffer += data
             room = self._tail if self.bytes >= self._head else BUFFER + TAIL
             excess = len(self._buffer) - room
@@ -77,7 +76,7 @@ class LogStreamer:
             self._changed.notify_all()
         self._thread.join(patience)
         with self._changed:
-            self.dropped_bytes += len(self._buffer)
+            self.dropped_bytes += len(self._buffer) + self._in_flight
             self._buffer.clear()
 
     def counts(self) -> dict[str, int]:
@@ -85,9 +84,10 @@ class LogStreamer:
         return {"chunks": self.chunks, "bytes": self.bytes, "dropped_bytes": self.dropped_bytes}
 
     def _has_room(self) -> bool:
-        return len(self._buffer) < BUFFER or not self._healthy
+        full = self.bytes < self._head and len(self._buffer) >= BUFFER
+        return not full or not self._healthy
 
-    def _take(self) -> tuple[bytes, int]:
+    def _take(self) -> bytes:
         """Wait for a chunk's worth, or the time to flush; empty means the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._buffer or self._closing)
@@ -101,24 +101,25 @@ class LogStreamer:
             size = CHUNK if self._closing else min(CHUNK, self._head - self.bytes)
             body = bytes(self._buffer[:size])
             del self._buffer[:size]
+            self._in_flight = len(body)
             note = f"\n[{self._gap} bytes of output were dropped here]\n" if self._gap else ""
             self._gap = 0
             self._changed.notify_all()
-            return note.encode() + body, len(body)
+            return note.encode() + body
 
     def _ship(self) -> None:
-        while True:
-            body, size = self._take()
-            if not body:
-                return
+        while body := self._take():
             while not self._try(body):
                 if self._closing and time.monotonic() > self._give_up_at:
-                    self.dropped_bytes += size
                     return
-                time.sleep(1 if self._closing else FLUSH)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, FLUSH)
+                if self._closing:
+                    time.sleep(0.5)
             with self._changed:
                 self.chunks += 1
-                self.bytes += size
+                self.bytes += self._in_flight
+                self._in_flight = 0
                 self._changed.notify_all()
 
     def _try(self, body: bytes) -> bool:

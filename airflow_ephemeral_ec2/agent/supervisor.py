@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 REPORT_PATIENCE = 180.0
 LOG_PATIENCE = 60.0
+LAST_PATIENCE = 5.0
+"""For credentials when all that is left is the report: a shutdown may be under way."""
 KILL_SECONDS = 10.0
 """After SIGKILL a process may hang in the kernel for ever; the report does not wait for it."""
 
@@ -114,19 +116,20 @@ class Supervisor:
             error = e
         except Exception as e:  # noqa: BLE001 - whatever it is, it has to be reported
             error = Failure(ERROR_INTERNAL, f"{type(e).__name__}: {e}")
-        self._starting = False
+        self._starting, self.imds.patience = False, LAST_PATIENCE
         self._over.set()
         if error:
             self.report["error"] = {"kind": error.kind, "message": error.message[:500]}
         self._finish()
 
-    def send_report(self, patience: float = REPORT_PATIENCE) -> bool:
+    def send_report(self) -> bool:
         """Write the report; False if it could not be written."""
         if not self.arn:
             return False
         try:
             # 412 is our own lost response: nobody else may write below this machine's ARN.
             key = report_key(self.config["env"], self.arn)
+            patience = min(REPORT_PATIENCE, self.config["boot_timeout"])
             self.store.put_once(key, encode(self.report), patience)
         except Failure:
             return False
@@ -280,7 +283,7 @@ class Supervisor:
     def _finish(self) -> None:
         """Fill in what can be known only when nothing runs any more."""
         if self.log:
-            self.log.close(LOG_PATIENCE)
+            self.log.close(min(LOG_PATIENCE, self.config["boot_timeout"]))
             self.report["log"] = self.log.counts()
         if os.path.isdir(self.work):
             volume = self.environ.get("EPHEMERAL_EC2_VOLUME_BYTES") or self.config["volume_bytes"]

@@ -1,1 +1,1 @@
-"""The console script."""
+"""The console script ``ephemeral-ec2``: tables, plans, pushes and runs without an Airflow."""

@@ -31,10 +31,11 @@ def read_csv(text: str, path: str, companion: str, companion_path: str) -> Table
     if companion:
         aws, limits, problems = read_companion(companion, companion_path)
         reader.problems += problems
+    defaults = reader.layers.pop((ANY, ANY), nothing)
     return TableSource(
         path=path,
         aws=aws,
-        defaults=reader.layers.pop((ANY, ANY), nothing),
+        defaults=defaults,
         jobs=reader.jobs(),
         payers=reader.payers(),
         limits=limits,
@@ -124,7 +125,6 @@ class _Reader:
         """Rows ``*,claims``."""
         names = {job for payer, job in self.layers if ANY not in (payer, job)}
         found = {job: layer for (payer, job), layer in self.layers.items() if payer == ANY}
-        found.pop(ANY, None)
         for job in found.keys() - names:
             hint = _near(job, names)
             self.report(

@@ -51,7 +51,7 @@ def describe(value: object, text: str = "") -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        return "a list"
+        return "a list" if value else "an empty list"
     if text:
         return text if len(text) <= 60 else text[:57] + "..."
     return json.dumps(value) if isinstance(value, bool) else str(value)[:60]
@@ -83,7 +83,8 @@ def _sentence(error: ErrorDetails, setting: str, cell: Cell, item: object) -> st
         return str(error.get("ctx", {}).get("error", error["msg"]))  # it names the value itself
     cause = _cause(error, found)
     if setting in _PRIVATE:
-        return "not text; put it in quotes" if error["type"] == "string_type" else cause
+        empty = 'empty; write "" for no text' if found is None else "not text; put it in quotes"
+        return empty if error["type"] == "string_type" else cause
     shown = describe(found, cell.text if item is None or isinstance(item, str) else "")
     if error["type"] == "string_type" and not isinstance(found, dict | list | None):
         return f"{shown}: not text; write {json.dumps(cell.text or str(found))}"
@@ -156,7 +157,7 @@ def _as_list(found: object) -> str:
 
 def _one_of(expected: str, found: str) -> str:
     allowed = re.findall(r"'([^']*)'", expected)
-    near = nearest(found, allowed)
+    near = nearest(found.lower(), allowed)
     return f"must be one of {', '.join(allowed)}" + (
         f"; did you mean {quote(near)}?" if near else ""
     )

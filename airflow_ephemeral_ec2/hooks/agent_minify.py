@@ -172,7 +172,7 @@ class _Names:
     @staticmethod
     def _map_attributes(nodes: list[ast.AST], own: set[str]) -> dict[str, str]:
         names = Counter(node.attr for node in nodes if isinstance(node, ast.Attribute))
-        names.update(own)
+        names.update(sorted(own))
         order = [name for name, _ in names.most_common() if name in own]
         letters = _short_names(ascii_uppercase + ascii_lowercase, ascii_lowercase)
         return dict(zip(order, letters, strict=False))

@@ -16,9 +16,10 @@ from botocore.exceptions import (
 
 from airflow_ephemeral_ec2.exceptions import (
     AccessError,
+    AwsError,
     AwsUnavailableError,
     BucketError,
-    LaunchRequestError,
+    RequestRefusedError,
 )
 
 
@@ -137,7 +138,7 @@ def aws_call(action: str, *, bucket: str = "") -> Iterator[None]:
     :raises AccessError: connection, credentials or permission
     :raises BucketError: the bucket does not exist or lies in another region
     :raises AwsUnavailableError: network, throttling, a fault inside AWS
-    :raises LaunchRequestError: any other refusal
+    :raises RequestRefusedError: any other refusal
     """
     try:
         yield
@@ -153,9 +154,7 @@ def aws_call(action: str, *, bucket: str = "") -> Iterator[None]:
         raise AwsUnavailableError(action, f"{type(error).__name__}: {error}.") from error
 
 
-def _named(
-    action: str, bucket: str, error: ClientError
-) -> AccessError | BucketError | AwsUnavailableError | LaunchRequestError:
+def _named(action: str, bucket: str, error: ClientError) -> AwsError:
     code, status = error_code(error), http_status(error)
     if code == "NoSuchBucket" or (bucket and code in ("404", "PermanentRedirect")):
         return BucketError(
@@ -172,4 +171,4 @@ def _named(
         )
     if answer in (Answer.THROTTLED, Answer.AMBIGUOUS) or status >= 500:
         return AwsUnavailableError(action, f"AWS says {code}: {error_message(error)}")
-    return LaunchRequestError(action, code, error_message(error))
+    return RequestRefusedError(action, f"AWS says {code}: {error_message(error)}")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.hooks.endings import AdmissionTimes, find_verdict, write_ending
 from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, LaunchRate, Pending, Refused
 from airflow_ephemeral_ec2.model.admission import (
     EntryState,
@@ -19,16 +20,12 @@ from airflow_ephemeral_ec2.model.admission import (
 )
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import (
-    Expected,
     Kill,
     Observation,
     Outcome,
     Report,
     Verdict,
-    judge,
-    read_report,
 )
-from airflow_ephemeral_ec2.model.record import Machine, OutcomeRecord, Times, conclude
 from airflow_ephemeral_ec2.model.watch import is_overdue
 
 if TYPE_CHECKING:
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore, QueueListing
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
 LEASE_SECONDS = 60.0
 FULL_SWEEP_SECONDS = 60.0
@@ -127,7 +125,7 @@ class Controller:
         for name in listing.kills - listing.entries:
             self.store.close_entry(name)
         entries = [memory.entry for memory in self._memories.values()]
-        self._update(merge_arrivals(self._state, entries))
+        self._state = merge_arrivals(self._state, entries)
         self._watch(self.store.clock.now(), listing.kills)
         self._end_unlaunched(listing.kills)
         if self._admit():
@@ -138,7 +136,7 @@ class Controller:
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""
         if self._state.lease is not None and self._state.lease.holder == self._me:
-            self._update(self._state.model_copy(update={"lease": None}))
+            self._state = self._state.model_copy(update={"lease": None})
             self._save()
 
     def _take_lease(self) -> bool:
@@ -154,11 +152,8 @@ class Controller:
         elif lease is not None and lease.expires_at - now > LEASE_SECONDS / 2:
             return True
         fresh = Lease(holder=self._me, expires_at=now + LEASE_SECONDS)
-        self._update(self._state.model_copy(update={"lease": fresh}))
+        self._state = self._state.model_copy(update={"lease": fresh})
         return self._save()
-
-    def _update(self, state: QueueState) -> None:
-        self._state = state
 
     def _save(self) -> bool:
         """Write the queue state if it changed; False when somebody else was first."""
@@ -189,7 +184,7 @@ class Controller:
     def _set(self, name: str, **changes: object) -> None:
         entries = dict(self._state.entries)
         entries[name] = entries[name].model_copy(update=changes)
-        self._update(self._state.model_copy(update={"entries": entries}))
+        self._state = self._state.model_copy(update={"entries": entries})
 
     # -- admission and launch --------------------------------------------------------------
 
@@ -323,19 +318,8 @@ class Controller:
         fleet.terminate([observation.instance_id])
 
     def _conclude(self, name: str, observation: Observation) -> None:
-        memory = self._memories[name]
-        record = self._record(memory)
-        expected = Expected(record.jobkey, record.attempt, record.nonce, observation.instance_id)
-        arn = observation.arn
-        report = read_report(self.store.read_report(arn) if arn else None, expected)
-        needs_more = not isinstance(report, Report) or report.interrupted
-        verdict = judge(
-            record.spec,
-            observation,
-            report,
-            self.store.read_start_lock(record) if needs_more else None,
-            self.store.read_kill(name) if needs_more else None,
-        )
+        record = self._record(self._memories[name])
+        verdict, report = find_verdict(self.store, record, observation)
         if verdict is not None:
             self._close(name, verdict, observation, report)
 
@@ -344,43 +328,12 @@ class Controller:
         name: str,
         verdict: Verdict,
         observation: Observation | None = None,
-        report: Report | str | None = None,
+        report: Report | None = None,
     ) -> None:
-        memory, state = self._memories[name], self._state.entries[name]
-        record = self._record(memory)
-        if observation is None:
-            self.store.revoke_start_lock(record, verdict.reason)
-        times = Times(
-            requested=record.requested_at,
-            admitted=state.admitted_at,
-            launched=state.launched_at,
-            detected=self.store.clock.now(),
-        )
-        self.store.write_outcome(
-            conclude(
-                record,
-                verdict,
-                times,
-                _machine(observation) if observation else None,
-                dict(report.fields) if isinstance(report, Report) else None,
-                root=f"s3://{self.store.bucket}/{self.store.environment}/machines/"
-                f"{observation.arn}/"
-                if observation
-                else "",
-            )
-        )
-        self.store.close_entry(name)
+        state = self._state.entries[name]
+        times = AdmissionTimes(state.admitted_at, state.launched_at)
+        record = self._record(self._memories[name])
+        write_ending(self.store, record, verdict, times, observation, report)
         del self._memories[name]
         entries = {key: value for key, value in self._state.entries.items() if key != name}
-        self._update(self._state.model_copy(update={"entries": entries}))
-
-
-def _machine(observation: Observation) -> Machine:
-    return Machine(
-        instance_id=observation.instance_id,
-        arn=observation.arn,
-        instance_type=observation.instance_type,
-        availability_zone=observation.availability_zone,
-        capacity_type=observation.capacity_type,
-        state_reason=observation.reason_code,
-    )
+        self._state = self._state.model_copy(update={"entries": entries})

@@ -51,7 +51,7 @@ class Gatekeeper:
     @staticmethod
     def may(session: Session, action: str, resource: str, context: Mapping[str, str]) -> bool:
         """Ask about an action that is not the request's own."""
-        known = _context(session) | context
+        known = {**_context(session), **context}
         return is_allowed(_policies(session), action, (resource,), known)
 
     @staticmethod
@@ -126,8 +126,9 @@ def _policies(session: Session) -> list[dict[str, Any]]:
         role = backend.get_role(session.role_name)
     except Exception:  # noqa: BLE001 - a deleted role has no rights, whatever moto raises
         return []
-    documents = [text for _, text in role.policies.items()]
-    documents += [policy.document for policy in role.managed_policies.values()]
+    documents: list[object] = list(role.policies.values())
+    for policy in role.managed_policies.values():
+        documents += [one.document for one in policy.versions if one.is_default]
     return [parse_document(text) for text in documents]
 
 
@@ -173,8 +174,8 @@ def _unknown_key(request: ApiRequest) -> Refusal:
         f"The access key {request.access_key!r} does not exist here. The administrator's key of "
         f"the local EC2 is {ADMIN_ACCESS_KEY!r}, its secret too."
     )
-    code = {"s3": "InvalidAccessKeyId", "ec2": "AuthFailure"}.get(request.service)
-    return Refusal(403, code or "InvalidClientTokenId", advice)
+    codes = {"s3": "InvalidAccessKeyId", "ec2": "AuthFailure"}
+    return Refusal(403, codes.get(request.service, "InvalidClientTokenId"), advice)
 
 
 def _denied(request: ApiRequest, arn: str, action: str) -> Refusal:

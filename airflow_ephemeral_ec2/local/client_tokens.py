@@ -16,6 +16,8 @@ _NOT_COMPARED = frozenset({"Action", "Version", "ClientToken", "DryRun"})
 
 
 class Answer(StrEnum):
+    """What a request gets; errors carry EC2's code."""
+
     LAUNCH = "launch"
     REPLAY = "replay"
     MISMATCH = "IdempotentParameterMismatch"

@@ -23,8 +23,8 @@ from airflow_ephemeral_ec2.local.client_tokens import (
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
 from airflow_ephemeral_ec2.local.instance_filters import check_filters, passes_filters
 from airflow_ephemeral_ec2.local.instance_states import Event, State
-from airflow_ephemeral_ec2.local.local_instance import LocalInstance
 from airflow_ephemeral_ec2.local.launch_checks import check_launch
+from airflow_ephemeral_ec2.local.local_instance import LocalInstance
 
 _NOT_IMITATED = (
     "create_fleet",
@@ -33,6 +33,7 @@ _NOT_IMITATED = (
     "modify_instance_attribute",
 )
 _MOTO_RUN_INSTANCES = InstanceResponse.run_instances
+_ALWAYS_PENDING = "RunInstances.Reservation.Instances.Instance.State"
 _TOKEN_MESSAGES = {
     Answer.MISMATCH: "Arguments on this idempotent request are inconsistent with arguments used in"
     " previous request(s).",
@@ -53,13 +54,15 @@ class LocalEc2Api:
 
     def install(self) -> None:
         """Patch moto in this process."""
-        moto_instances.Instance = LocalInstance
-        moto_utils.passes_filter_dict = passes_filters
+        setattr(moto_instances, "Instance", LocalInstance)  # noqa: B010 - mypy accepts no patching
+        setattr(moto_utils, "passes_filter_dict", passes_filters)  # noqa: B010 - as above
         for name in (
             "run_instances", "terminate_instances", "stop_instances", "start_instances",
             "reboot_instances", "describe_instances", "get_console_output",
         ):  # fmt: skip
             setattr(EC2Response, name, _bound(getattr(self, name)))
+        # Without it an answer shows the instance's own state, also when a launch is replayed.
+        EC2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER.pop(_ALWAYS_PENDING, None)
         for name in _NOT_IMITATED:
             setattr(EC2Response, name, _bound(_refuse))
 
@@ -75,7 +78,7 @@ class LocalEc2Api:
         with suppress(KeyError):
             call.params["MinCount"] = call.params["MaxCount"]
         result = self._launch(call)
-        reservation = result.result
+        reservation: Any = result.result
         if use is not None:
             use.reservation_id = reservation.id
             use.instance_ids = tuple(one.id for one in reservation.instances)

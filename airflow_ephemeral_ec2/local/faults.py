@@ -59,7 +59,7 @@ def parse_fault(body: object) -> Fault:
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("action"), str):
         msg = 'a fault is a JSON object with at least "action", like {"action": "RunInstances"}'
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004 - one kind of error for all of the user's mistakes
     known = {one.name for one in fields(Fault)}
     unknown = sorted(set(body) - known)
     if unknown:

@@ -3,7 +3,6 @@
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +11,8 @@ from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 
 from airflow_ephemeral_ec2.local.api_log import ApiLog
-from airflow_ephemeral_ec2.local.imds import Metadata, MetadataService
 from airflow_ephemeral_ec2.local.clock import Clock
+from airflow_ephemeral_ec2.local.imds import Metadata, MetadataService
 from airflow_ephemeral_ec2.local.instance_states import NO_REASON, Event, Reason, State
 from airflow_ephemeral_ec2.local.local_instance import LocalInstance
 from airflow_ephemeral_ec2.local.machine import Delays, Machine, MachinePlan, Surroundings

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
@@ -46,14 +47,15 @@ class Metadata:
     _session: Session | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def credentials(self) -> Session:
+    def credentials(self, now: datetime) -> Session:
         """Return valid credentials of the instance's role, renewed in time."""
         with self._lock:
-            now = datetime.now(UTC)
             life = self.sessions.seconds(6 * 3_600)
             early = timedelta(seconds=min(300.0, life / 2))
             if self._session is None or now + early >= self._session.expires_at:
-                self._session = self.sessions.issue_to_instance(self.role_arn, self.instance_arn)
+                self._session = self.sessions.issue_to_instance(
+                    self.role_arn, self.instance_arn, now
+                )
             return self._session
 
     def answer(self, path: str) -> bytes | None:
@@ -103,10 +105,11 @@ class Metadata:
         return values
 
     def _credentials_document(self) -> dict[str, str]:
-        session = self.credentials()
+        now = datetime.now(UTC)
+        session = self.credentials(now)
         return {
             "Code": "Success",
-            "LastUpdated": _iso(datetime.now(UTC)),
+            "LastUpdated": _iso(now),
             "Type": "AWS-HMAC",
             "AccessKeyId": session.access_key,
             "SecretAccessKey": session.secret_key,
@@ -189,54 +192,60 @@ Handler = Callable[[socket.socket, object], None]
 
 
 def _answer(handler: Handler, connection: socket.socket, address: object) -> None:
-    try:
+    with connection, suppress(OSError):
         handler(connection, address)
-    except OSError:
-        pass
-    finally:
-        connection.close()
+
+
+class _MetadataHandler(BaseHTTPRequestHandler):
+    """One connection; the subclass that ``_handler`` makes knows whose."""
+
+    metadata: Metadata
+    tokens: _Tokens
+    server_version = "EC2ws"
+    sys_version = ""
+
+    def do_PUT(self) -> None:
+        seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
+        if "X-Forwarded-For" in self.headers:
+            self._send(403, b"")
+        elif self.path != _TOKEN_PATH:
+            self._send(404, b"")
+        elif not seconds.isdigit() or not 1 <= int(seconds) <= 21_600:
+            self._send(400, b"")
+        else:
+            header = ("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", seconds)
+            self._send(200, self.tokens.make(int(seconds)).encode(), header)
+
+    def do_GET(self) -> None:
+        if not self.metadata.enabled:
+            self._send(403, b"")
+        elif not self.tokens.is_valid(self.headers.get("X-aws-ec2-metadata-token", "")):
+            self._send(401, b"")
+        else:
+            self._send_metadata()
+
+    def _send_metadata(self) -> None:
+        found = None
+        if self.path.startswith("/latest/"):
+            found = self.metadata.answer(self.path.removeprefix("/latest/").rstrip("/"))
+        self._send(404 if found is None else 200, found or b"")
+
+    def _send(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("Content-Length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: metadata requests are not API calls."""
 
 
 def _handler(metadata: Metadata, tokens: _Tokens) -> Handler:
-    class MetadataHandler(BaseHTTPRequestHandler):
-        server_version = "EC2ws"
-        sys_version = ""
-
-        def do_PUT(self) -> None:  # noqa: N802 - the name that http.server calls
-            seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
-            if "X-Forwarded-For" in self.headers:
-                self._send(403, b"")
-            elif self.path != _TOKEN_PATH:
-                self._send(404, b"")
-            elif not seconds.isdigit() or not 1 <= int(seconds) <= 21_600:
-                self._send(400, b"")
-            else:
-                header = ("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", seconds)
-                self._send(200, tokens.make(int(seconds)).encode(), header)
-
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
-            if not metadata.enabled:
-                self._send(403, b"")
-            elif not tokens.is_valid(self.headers.get("X-aws-ec2-metadata-token", "")):
-                self._send(401, b"")
-            else:
-                found = None
-                if self.path.startswith("/latest/"):
-                    found = metadata.answer(self.path.removeprefix("/latest/").rstrip("/"))
-                self._send(404 if found is None else 200, found or b"")
-
-        def _send(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-            self.send_response(status)
-            for name, value in (("Content-Length", str(len(body))), *headers):
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
+    own = type("MetadataHandler", (_MetadataHandler,), {"metadata": metadata, "tokens": tokens})
 
     def handle(connection: socket.socket, address: object) -> None:
-        MetadataHandler(connection, address, None)  # type: ignore[arg-type] # no server object
+        own(connection, address, None)
 
     return handle
 

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 
 class State(StrEnum):
+    """EC2's instance states."""
+
     PENDING = "pending"
     RUNNING = "running"
     SHUTTING_DOWN = "shutting-down"

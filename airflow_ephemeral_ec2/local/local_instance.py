@@ -8,10 +8,10 @@ from moto.ec2.models.instances import Instance, StateReason
 from airflow_ephemeral_ec2.local.instance_states import STATE_CODES, Reason, State
 
 
-class LocalInstance(Instance):  # type: ignore[misc] # moto is not typed
+class LocalInstance(Instance):
     """Replaces moto's instance; starts ``pending`` and obeys its machine."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as moto has it
         self.nics: dict[int, Any] = {}
         super().__init__(*args, **kwargs)
         self.show(State.PENDING, Reason())
@@ -30,7 +30,7 @@ class LocalInstance(Instance):  # type: ignore[misc] # moto is not typed
             self.iam_instance_profile = None
         self._state.name, self._state.code = str(state), STATE_CODES[state]
         message = f"{reason.code}: {reason.message}" if reason.code else ""
-        self.state_reason = StateReason(message, reason.code) if reason.code else None
+        self.state_reason = StateReason(message, reason.code)
         stamp = utcnow().strftime("%Y-%m-%d %H:%M:%S GMT")
         self._reason = f"User initiated ({stamp})" if reason.by_user else ""
 

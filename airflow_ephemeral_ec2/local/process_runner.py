@@ -3,17 +3,18 @@
 import base64
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from airflow_ephemeral_ec2.local import supervisor
+from airflow_ephemeral_ec2.local import guest_processes, supervisor
 from airflow_ephemeral_ec2.local.guest_python import guest_python_folder, is_reachable
 from airflow_ephemeral_ec2.local.instance_states import Event
 from airflow_ephemeral_ec2.local.runner import Guest, Report
@@ -23,6 +24,11 @@ from airflow_ephemeral_ec2.local.user_ids import UserIdLease, lease_user_id
 _POWER_COMMANDS = ("poweroff", "shutdown", "halt", "reboot", "systemctl", "init", "telinit")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PROCESSES_PER_INSTANCE = 4_096
+_SUPERVISE = "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.main()"
+_SWEEP = (
+    "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.sweep(*sys.argv[2:])"
+)
+_SCRIPTS = str(Path(supervisor.__file__).parent)
 MARK = "EPHEMERAL_EC2_LOCAL_INSTANCE"
 
 
@@ -38,6 +44,8 @@ class ProcessRunner:
     home: Path
     grace: float
     max_file_bytes: int | None = None
+    state_file: Path | None = None
+    """Deleted when the server dies without a word."""
 
     def __post_init__(self) -> None:
         self._other_user = os.geteuid() == 0
@@ -45,6 +53,8 @@ class ProcessRunner:
         self._python: Path | None = None
         self._python_lock = threading.Lock()
         self._guests: set[ProcessGuest] = set()
+        self._closed = False
+        self._sweeper = self._start_sweeper()
 
     def _make_root(self) -> Path:
         folder = self.home / "instances"
@@ -57,6 +67,15 @@ class ProcessRunner:
             folder.chmod(0o711)
         return folder
 
+    def _start_sweeper(self) -> "subprocess.Popen[bytes]":
+        state_file = str(self.state_file.absolute()) if self.state_file else ""
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and script
+            [sys.executable, "-I", "-S", "-c", _SWEEP, _SCRIPTS, str(self._folders), state_file],
+            stdin=subprocess.PIPE,
+            env={},
+            cwd="/",
+        )
+
     def python_folder(self) -> Path:
         """Find or make the instances' Python; slow only the first time."""
         with self._python_lock:
@@ -66,6 +85,9 @@ class ProcessRunner:
             return self._python
 
     def start(self, guest: Guest, report: Report) -> "ProcessGuest":
+        if self._closed:
+            msg = "the local EC2 is stopping"
+            raise OSError(msg)
         scripts = read_user_data(guest.user_data).scripts
         lease = lease_user_id() if self._other_user else None
         folder = self._folders / guest.instance_id
@@ -79,11 +101,16 @@ class ProcessRunner:
         self._guests.discard(running)
 
     def close(self) -> None:
+        self._closed = True
         for running in list(self._guests):
             running.kill()
         for running in list(self._guests):
             running.wait(10)
-        shutil.rmtree(self._folders, ignore_errors=True)
+        with self._python_lock:
+            guest_processes.remove_tree(str(self._folders))
+        if self._sweeper.stdin:
+            self._sweeper.stdin.close()
+        self._sweeper.wait(10)
 
     def _furnish(self, folder: Path, scripts: tuple[bytes, ...], uid: int) -> None:
         folder.mkdir(mode=0o755)
@@ -149,7 +176,7 @@ class ProcessGuest:
     def launch(self, order: Mapping[str, object]) -> None:
         locks = (self._lease.lock.fileno(),) if self._lease else ()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-I", "-S", str(Path(supervisor.__file__))],
+            [sys.executable, "-I", "-S", "-c", _SUPERVISE, _SCRIPTS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={},
@@ -204,12 +231,12 @@ class ProcessGuest:
     def _clean_up_after_supervisor(self) -> None:
         """Somebody killed the supervisor: do its work here."""
         if self._lease:
-            while supervisor.own_processes(self._lease.uid, 0):
-                supervisor.kill_user(self._lease.uid)
+            while guest_processes.own_processes(self._lease.uid, 0):
+                guest_processes.kill_user(self._lease.uid)
         else:
             for pid in marked_processes(self._folder.name):
-                supervisor.kill(pid, 9)
-        supervisor.remove_tree(str(self._folder))
+                guest_processes.send(pid, signal.SIGKILL)
+        guest_processes.remove_tree(str(self._folder))
 
     def _close(self) -> None:
         if self._process:
@@ -228,12 +255,10 @@ def marked_processes(instance_id: str) -> list[int]:
     """Find processes by the mark in their environment (those that this user may look at)."""
     mark = f"{MARK}={instance_id}".encode()
     found = []
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdigit() and mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                found.append(int(name))
-        except OSError:
-            continue
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in place.read_bytes().split(b"\0"):
+                found.append(int(place.parent.name))
     return found
 
 

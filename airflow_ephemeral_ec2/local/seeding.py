@@ -8,8 +8,6 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
-from moto.ec2.models.security_groups import SecurityGroup
-from moto.ec2.models.subnets import Subnet
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
@@ -57,10 +55,10 @@ def parse_seed(body: object) -> Seed:
         if extra:
             msg = f"job_roles.{name}: unknown: {', '.join(extra)}"
             raise ValueError(msg)
-    lists = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
-    }
-    return Seed(**lists)
+    given: dict[str, Any] = dict(body)
+    for name, value in given.items():
+        given[name] = tuple(value) if isinstance(value, list) else value
+    return Seed(**given)
 
 
 def seed(wanted: Seed, account: str) -> None:
@@ -156,15 +154,16 @@ def _seed_network(wanted: Seed, account: str) -> None:
             zone = zones.get(subnet_id) or f"{wanted.region}{_ZONES[number % 3]}"
             _seed_subnet(backend, subnet_id, zone, number)
             existing.add(subnet_id)
-    vpc_id = backend.default_vpc.id
     for group_id in wanted.security_groups:
         if backend.get_security_group_from_id(group_id) is None:
-            group = SecurityGroup(backend, group_id, f"seeded-{group_id}", "seeded", vpc_id=vpc_id)
-            backend.groups[vpc_id][group_id] = group
+            made = backend.create_security_group(f"seeded-{group_id}", "seeded")
+            groups = backend.groups[str(made.vpc_id)]
+            groups[group_id] = groups.pop(made.id)
+            made.id = made.group_id = group_id
 
 
 def _seed_subnet(backend: Any, subnet_id: str, zone: str, number: int) -> None:  # noqa: ANN401
-    made: Subnet = backend.create_subnet(
+    made = backend.create_subnet(
         backend.default_vpc.id, f"172.31.{96 + 4 * (number % 40)}.0/22", availability_zone=zone
     )
     backend.subnets[zone].pop(made.id)

@@ -8,6 +8,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import BaseWSGIServer, make_server
+
 from airflow_ephemeral_ec2.local.api_log import ApiLog
 from airflow_ephemeral_ec2.local.authorization import Gatekeeper
 from airflow_ephemeral_ec2.local.control import Control
@@ -20,16 +28,9 @@ from airflow_ephemeral_ec2.local.process_runner import ProcessRunner
 from airflow_ephemeral_ec2.local.seeding import Seed, parse_seed, seed
 from airflow_ephemeral_ec2.local.sessions import ADMIN_ACCESS_KEY, SessionBook
 from airflow_ephemeral_ec2.local.sts_api import LocalStsApi
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
-from werkzeug.serving import BaseWSGIServer, make_server
 
 
-class QuietHandler(MotoRequestHandler):  # type: ignore[misc] # moto is not typed
+class QuietHandler(MotoRequestHandler):
     """The API log has every call; stderr does not repeat it."""
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ANN401
@@ -104,7 +105,7 @@ class LocalServer:
             self.options.state_file.unlink(missing_ok=True)
         self.log.write(event="stopped", pid=os.getpid())
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _stop(self, *_: object) -> None:
         threading.Thread(target=self._http.shutdown, daemon=True).start()
 
     def _await_stdin(self) -> None:

@@ -4,7 +4,7 @@ import secrets
 import string
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 ADMIN_ACCESS_KEY = "local"
 """Access key id (and secret) that may do everything: Airflow's, and the user's own."""
@@ -60,7 +60,7 @@ class SessionBook:
         """How long credentials live that were asked for ``asked`` seconds."""
         return min(asked, self.lifetime) if self.lifetime else asked
 
-    def issue_to_instance(self, role_arn: str, instance_arn: str) -> Session:
+    def issue_to_instance(self, role_arn: str, instance_arn: str, now: datetime) -> Session:
         """Make what the metadata service hands out; EC2 gives about six hours."""
         session = Session(
             access_key="ASIA" + _random(16),
@@ -68,7 +68,7 @@ class SessionBook:
             token=secrets.token_urlsafe(120),
             role_arn=role_arn,
             session_name=instance_arn.rpartition("/")[2],
-            expires_at=datetime.now(UTC) + timedelta(seconds=self.seconds(6 * 3_600)),
+            expires_at=now + timedelta(seconds=self.seconds(6 * 3_600)),
             instance_arn=instance_arn,
         )
         self.add(session)

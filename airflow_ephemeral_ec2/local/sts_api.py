@@ -22,7 +22,7 @@ class LocalStsApi:
         def assume_role(self: Any, **wanted: Any) -> Any:  # noqa: ANN401 - moto is not typed
             return api.assume_role(self, **wanted)
 
-        STSBackend.assume_role = assume_role
+        setattr(STSBackend, "assume_role", assume_role)  # noqa: B010 - mypy accepts no patching
 
     def assume_role(self, backend: Any, **wanted: Any) -> Any:  # noqa: ANN401
         duration = self._sessions.seconds(float(wanted["duration"]))

@@ -1,150 +1,97 @@
 """
 One instance's process supervisor: starts the guest, finds all its processes, ends them.
 
-Run as a script with ``python -I -S``: standard library only, few imports. The first line of stdin
-is the order (JSON); further lines are commands; end of file means that the server died, and then
-everything of the instance ends at once. Events leave as JSON lines on stdout.
+A process of its own per instance, started with ``python -I -S``: standard library only, few
+imports. The first line of stdin is the order (JSON), further lines are commands; end of file means
+that the server died, and then everything of the instance ends at once. Events leave as JSON lines.
 
 Nothing here can reach the host: the guest gets its own session, no capabilities, no new
 privileges, and as root another user id, by which all its processes are found.
 """
 
+# ruff: noqa: PTH108, PTH123, PTH208 - pathlib would double a supervisor's start
+
 import base64
-import ctypes
 import errno
 import json
 import os
 import resource
 import select
 import signal
-import stat
-import sys
 import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from airflow_ephemeral_ec2.local import guest_processes as guests
+else:
+    import guest_processes as guests
 
 CONSOLE_BYTES = 65_536
-EXIT_GRACE = 1.0
+_CONSOLE_SECONDS = 0.5
+_EXIT_GRACE = 1.0
 """Seconds a guest has to end by itself after it powered off."""
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 36, 38, 24
-
-
-def prctl(option, value):
-    """Call prctl(2) where the system has it."""
-    try:
-        call = ctypes.CDLL(None, use_errno=True).prctl
-    except AttributeError:
-        return -1
-    unsigned = ctypes.c_ulong
-    return call(option, unsigned(value), unsigned(0), unsigned(0), unsigned(0))
+_STRAGGLERS_GRACE = 0.2
+_SWEEP_SECONDS = 8.0
 
 
 class Supervisor:
-    """State of one guest, from its first process to the last."""
+    """State of one guest, from its first process to its last."""
 
-    def __init__(self, order):
+    def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
-        self.uid = order["uid"]
+        self.uid: int = order["uid"]
+        self.power = os.open(order["power"], os.O_RDWR | os.O_NONBLOCK)
         self.main = 0
         self.main_ended = False
+        self.stopping = False
+        self.term_at: float | None = None
+        self.kill_at: float | None = None
+        self.output = -1
         self.console = bytearray()
         self.console_sent = 0.0
-        self.console_dirty = False
-        self.kill_at = None
-        self.term_at = None
-        self.stopping = False
-        self.power = os.open(order["power"], os.O_RDWR | os.O_NONBLOCK)
-        self.lines = b""
+        self.console_changed = False
+        self.commands = b""
 
-    # -- starting ---------------------------------------------------------------------------
+    def run(self) -> None:
+        """Live until no process of the guest is left and its folder is deleted."""
+        self._start()
+        while not self._must_kill():
+            watched = [one for one in (0, self.power, self.output) if one >= 0]
+            ready, _, _ = select.select(watched, [], [], self._patience())
+            if 0 in ready:
+                self._read_commands()
+            if self.power in ready:
+                self._read_power()
+            if self.output in ready:
+                self._read_output()
+            self._reap()
+            self._send_console()
+        self._end_all()
+        self._send_console(force=True)
+        guests.remove_tree(self.order["folder"])
+        _tell("gone")
 
-    def start(self):
-        reader, writer = os.pipe()
-        self.output = reader
-        os.set_blocking(reader, False)
-        # The guest must not start before the server could know its process.
+    def _start(self) -> None:
+        self.output, writer = os.pipe()
+        os.set_blocking(self.output, False)
+        # A stop that comes before the guest has its own signal handling must wait, not vanish.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         self.main = os.fork()
         if self.main == 0:
             try:
-                os.close(reader)
-                self.become_guest(writer)
-            except BaseException as error:  # the parent's loop must never run in the child
-                os.write(writer, ("cannot start: %r\n" % (error,)).encode())
+                become_guest(self.order, writer)
+            except BaseException as error:  # noqa: BLE001 - the child must never go on here
+                os.write(2, f"local EC2: cannot start: {error!r}\n".encode())
             finally:
                 os._exit(127)
         os.close(writer)
 
-    def become_guest(self, writer):
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
-        os.closerange(3, 1_024)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                try:
-                    signal.signal(number, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        self.limit()
-        self.drop_privileges()
-        os.umask(0o022)
-        os.chdir(self.order["home"])
-        for _ in range(50):
-            try:
-                os.execve(self.order["argv"][0], self.order["argv"], self.order["environ"])
-            except OSError as error:
-                if error.errno != errno.ETXTBSY:  # a fork elsewhere still has it open
-                    raise
-            time.sleep(0.01)
-
-    def limit(self):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        size = self.order["file_bytes"]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        if self.uid:
-            count = self.order["processes"]
-            resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
-        try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write("500")  # when memory is short, jobs die before their host
-        except OSError:
-            pass
-
-    def drop_privileges(self):
-        if self.uid:
-            for capability in range(64):
-                if prctl(PR_CAPBSET_DROP, capability) != 0:
-                    break
-            os.setgroups([])
-            os.setresgid(self.uid, self.uid, self.uid)
-            os.setresuid(self.uid, self.uid, self.uid)
-        if os.geteuid() == 0:
-            raise PermissionError("a guest never runs as root")
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    # -- events -----------------------------------------------------------------------------
-
-    def tell(self, event, **fields):
-        line = json.dumps(dict(fields, event=event)).encode() + b"\n"
-        try:
-            os.write(1, line)
-        except OSError:
-            pass  # the server is gone; the end of stdin says so too
-
-    def send_console(self, force=False):
-        now = time.monotonic()
-        if self.console_dirty and (force or now - self.console_sent > 0.5):
-            self.console_sent, self.console_dirty = now, False
-            self.tell("console", data=base64.b64encode(bytes(self.console)).decode())
-
-    def read_output(self):
+    def _read_output(self) -> None:
         for _ in range(16):
             try:
                 data = os.read(self.output, 65_536)
-            except OSError as error:
-                if error.errno != errno.EAGAIN:
-                    self.output = -1
+            except BlockingIOError:
                 return
             if not data:
                 os.close(self.output)
@@ -152,206 +99,195 @@ class Supervisor:
                 return
             self.console += data
             del self.console[:-CONSOLE_BYTES]
-            self.console_dirty = True
+            self.console_changed = True
 
-    def read_power(self):
-        try:
-            asked = os.read(self.power, 4_096)
-        except OSError:
-            return
-        if asked and self.term_at is None and self.kill_at is None:
-            self.tell("power-off")
-            self.term_at = time.monotonic() + EXIT_GRACE
+    def _send_console(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        due = force or now - self.console_sent > _CONSOLE_SECONDS
+        if self.console_changed and due:
+            self.console_sent, self.console_changed = now, False
+            _tell("console", data=base64.b64encode(bytes(self.console)).decode())
 
-    def read_commands(self):
+    def _read_power(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self.power, 4_096)
+            if self.term_at is None and self.kill_at is None:
+                _tell("power-off")
+                self.term_at = time.monotonic() + _EXIT_GRACE
+
+    def _read_commands(self) -> None:
         data = os.read(0, 4_096)
         if not data:
-            self.order["grace"] = 0
-            self.kill_at = time.monotonic()
+            self.kill_at, self.stopping = time.monotonic(), True
             return
-        self.lines += data
-        *complete, self.lines = self.lines.split(b"\n")
+        *complete, self.commands = (self.commands + data).split(b"\n")
         for line in complete:
-            self.obey(line.decode().split())
+            self._obey(*line.decode().split())
 
-    def obey(self, words):
+    def _obey(self, command: str, seconds: str = "0") -> None:
         now = time.monotonic()
-        if words[0] == "stop" and self.kill_at is None:
-            self.signal_main(signal.SIGTERM)
-            self.kill_at, self.stopping = now + float(words[1]), True
-        elif words[0] == "kill":
-            self.kill_at = now
-        elif words[0] == "agent":
-            self.signal_main(signal.SIGKILL)
+        if command == "stop" and self.kill_at is None:
+            self._signal_main(signal.SIGTERM)
+            self.kill_at, self.stopping = now + float(seconds), True
+        elif command == "kill":
+            self.kill_at, self.stopping = now, True
+        elif command == "agent":
+            self._signal_main(signal.SIGKILL)
 
-    def signal_main(self, number):
-        if self.main and not self.main_ended:
-            os.kill(self.main, number)
+    def _signal_main(self, number: int) -> None:
+        if not self.main_ended:
+            guests.send(self.main, number)
 
-    # -- ending -----------------------------------------------------------------------------
-
-    def reap(self):
-        while True:
-            try:
+    def _reap(self) -> None:
+        with suppress(ChildProcessError):
+            while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self.main:
-                self.main_ended = True
-                self.tell("agent-exit", status=status)
+                if pid == 0:
+                    return
+                if pid == self.main:
+                    self.main_ended = True
+                    _tell("agent-exit", status=status)
 
-    def must_kill(self):
+    def _must_kill(self) -> bool:
         now = time.monotonic()
-        if self.kill_at is None and self.term_at is not None:
-            if now >= self.term_at or self.main_ended:
-                left = self.processes()
-                for pid in left:
-                    kill(pid, signal.SIGTERM)
-                # Stragglers of an agent that ended get less time than a whole system would.
-                self.kill_at = now + (0.2 if self.main_ended else self.order["grace"])
-                return not left
         if self.kill_at is None:
-            return False
-        if self.stopping:
-            return now >= self.kill_at or self.main_ended
-        return now >= self.kill_at or not self.processes()
+            if self.term_at is None or (now < self.term_at and not self.main_ended):
+                return False
+            for pid in self._processes():
+                guests.send(pid, signal.SIGTERM)
+            grace = _STRAGGLERS_GRACE if self.main_ended else self.order["grace"]
+            self.kill_at = now + grace
+        if now >= self.kill_at or (self.stopping and self.main_ended):
+            return True
+        return not self.stopping and not self._processes()
 
-    def processes(self):
-        return own_processes(self.uid, os.getpid())
-
-    def end_all(self):
-        """Kill until nothing is left; a fork bomb as another user dies by one kill(-1)."""
-        while True:
-            self.reap()
-            if self.output >= 0:
-                self.read_output()
-            left = self.processes()
-            if not left:
-                return
-            if self.uid:
-                kill_user(self.uid)
-            else:
-                for number in (signal.SIGSTOP, signal.SIGKILL):
-                    for pid in self.processes():
-                        kill(pid, number)
-            time.sleep(0.005)
-
-    def run(self):
-        self.start()
-        while not self.must_kill():
-            readable = [0, self.power] + ([self.output] if self.output >= 0 else [])
-            ready, _, _ = select.select(readable, [], [], self.patience())
-            if 0 in ready:
-                self.read_commands()
-            if self.power in ready:
-                self.read_power()
-            if self.output in ready:
-                self.read_output()
-            self.reap()
-            self.send_console()
-        self.end_all()
-        self.send_console(force=True)
-        remove_tree(self.order["folder"])
-        self.tell("gone")
-
-    def patience(self):
+    def _patience(self) -> float:
         if self.kill_at is not None or self.term_at is not None:
             return 0.02
-        return 0.2 if self.console_dirty or not self.main_ended else 5.0
+        if self.console_changed:
+            return _CONSOLE_SECONDS
+        return 0.1 if not self.main_ended else 5.0
+
+    def _processes(self) -> list[int]:
+        return guests.own_processes(self.uid, os.getpid())
+
+    def _end_all(self) -> None:
+        while left := self._living():
+            if self.uid:
+                guests.kill_user(self.uid)
+                continue
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in left:
+                    guests.send(pid, number)
+            time.sleep(0.002)
+
+    def _living(self) -> list[int]:
+        self._reap()
+        if self.output >= 0:
+            self._read_output()
+        return self._processes()
 
 
-def own_processes(uid, supervisor):
-    """Process ids of the guest: by user id as root, otherwise all descendants. No zombies."""
-    table = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+def become_guest(order: dict[str, Any], output: int) -> None:
+    """Turn this fresh child into the guest's first process; does not return."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, 4_096)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    set_limits(order)
+    drop_privileges(order["uid"])
+    os.umask(0o022)
+    os.chdir(order["home"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for _ in range(100):
         try:
-            with open("/proc/%s/status" % name, "rb") as file:
-                lines = dict(line.split(b":", 1) for line in file.read(2_000).splitlines()[:12])
-            owners = {int(one) for one in lines[b"Uid"].split()}
-            table[int(name)] = (int(lines[b"PPid"]), lines[b"State"].split()[0], owners)
-        except (OSError, KeyError, ValueError):
-            continue
+            os.execve(order["argv"][0], order["argv"], order["environ"])  # noqa: S606
+        except OSError as error:
+            if error.errno != errno.ETXTBSY:  # another thread's fork still has the file open
+                raise
+        time.sleep(0.01)
+
+
+def set_limits(order: dict[str, Any]) -> None:
+    """Protect the host: no core files, no file over the volume's size, first to die of memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
+    if order["uid"]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (order["processes"],) * 2)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("500")
+
+
+def drop_privileges(uid: int) -> None:
+    """
+    Give up everything that root has, for good.
+
+    :raises PermissionError: the process would still be root.
+    """
     if uid:
-        return [p for p, (_, state, owners) in table.items() if uid in owners and state != b"Z"]
-    found = {supervisor}
-    grown = True
-    while grown:
-        more = {pid for pid, (parent, _, _) in table.items() if parent in found} - found
-        found |= more
-        grown = bool(more)
-    found.discard(supervisor)
-    return [pid for pid in found if table[pid][1] != b"Z"]
+        for capability in range(64):
+            if guests.prctl(guests.PR_CAPBSET_DROP, capability) != 0:
+                break
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if 0 in os.getresuid():
+        msg = "an instance never runs as root"
+        raise PermissionError(msg)
+    guests.prctl(guests.PR_SET_NO_NEW_PRIVS, 1)
+    guests.prctl(guests.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def kill(pid, number):
-    try:
-        os.kill(pid, number)
-    except OSError:
-        pass
+def _tell(event: str, **fields: object) -> None:
+    line = json.dumps({"event": event, **fields}).encode() + b"\n"
+    with suppress(OSError):  # a server that is gone is noticed at the end of stdin
+        while line:
+            line = line[os.write(1, line) :]
 
 
-def kill_user(uid):
-    """Kill every process of a user id at once: kill(-1) by a process that became that user."""
-    if uid < 1_000:
-        raise ValueError("refusing to kill the processes of user %d" % uid)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            if os.getresuid() == (uid, uid, uid):
-                os.kill(-1, signal.SIGKILL)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-
-
-def remove_tree(folder):
-    """Delete a folder of any depth without following links; what cannot be deleted stays."""
-    waiting = [folder]
-    emptied = []
-    while waiting:
-        place = waiting.pop()
-        emptied.append(place)
-        try:
-            os.chmod(place, stat.S_IRWXU)
-            entries = list(os.scandir(place))
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
-            else:
-                try:
-                    os.unlink(entry.path)
-                except OSError:
-                    pass
-    for place in reversed(emptied):
-        try:
-            os.rmdir(place)
-        except OSError:
-            pass
-
-
-def main():
+def detach() -> None:
+    """Leave the server's session: Ctrl-C in a terminal is for the server alone."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # only the server's pipe decides
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    first = b""
-    while not first.endswith(b"\n"):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def sweep(folder: str, state_file: str) -> None:
+    """
+    Wait for the server's end, however it ends, and delete what it leaves.
+
+    Every instance deletes its own folder; this waits for them and takes the rest.
+    """
+    detach()
+    while os.read(0, 4_096):
+        pass
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    while time.monotonic() < deadline and _instance_folders(folder):
+        time.sleep(0.05)
+    guests.remove_tree(folder)
+    if state_file:
+        with suppress(OSError):
+            os.unlink(state_file)
+
+
+def _instance_folders(folder: str) -> list[str]:
+    with suppress(OSError):
+        return [name for name in os.listdir(folder) if name.startswith("i-")]
+    return []
+
+
+def main() -> None:
+    """Read the order and supervise; only the server's pipe ends a supervisor early."""
+    detach()
+    guests.prctl(guests.PR_SET_CHILD_SUBREAPER, 1)
+    order = b""
+    while not order.endswith(b"\n"):
         byte = os.read(0, 1)
         if not byte:
             return
-        first += byte
-    Supervisor(json.loads(first)).run()
-
-
-if __name__ == "__main__":
-    main()
-    sys.exit(0)
+        order += byte
+    Supervisor(json.loads(order)).run()

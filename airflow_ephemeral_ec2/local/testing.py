@@ -77,7 +77,7 @@ class LocalCloud:
         ]
 
     def health(self) -> dict[str, Any]:
-        return self._ask("GET", "health")
+        return dict(self._ask("GET", "health"))
 
     def instances(self) -> dict[str, str]:
         """Return the state of every visible instance."""

@@ -1,9 +1,9 @@
 """One Unix user id per instance, so that all its processes can be found and killed."""
 
-import os
 import pwd
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def lease_user_id() -> UserIdLease:
     :raises OSError: none is free.
     """
     uid_map = Path("/proc/self/uid_map").read_text(encoding="ascii")
-    used = set(_running_user_ids(os.listdir("/proc")))
+    used = set(_running_user_ids())
     for uid in candidate_ids(uid_map):
         if uid in used or _has_account(uid):
             continue
@@ -53,13 +53,10 @@ def lease_user_id() -> UserIdLease:
     raise OSError(msg)
 
 
-def _running_user_ids(names: Iterable[str]) -> Iterator[int]:
-    for name in names:
-        if name.isdigit():
-            try:
-                yield Path("/proc", name).stat().st_uid
-            except OSError:
-                continue
+def _running_user_ids() -> Iterator[int]:
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield place.stat().st_uid
 
 
 def _has_account(uid: int) -> bool:

@@ -32,12 +32,12 @@ def parse_duration(text: object) -> int:
 
 def format_duration(seconds: float) -> str:
     """Write seconds as people read them: ``1.4s``, ``38s``, ``2m 11s``, ``1h 05m``."""
-    if seconds < 10:  # noqa: PLR2004 - below ten seconds a tenth matters
+    if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004
+    if whole < 60:
         return f"{whole}s"
-    if whole < 3_600:  # noqa: PLR2004
+    if whole < 3_600:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3_600}h {whole % 3_600 // 60:02d}m"
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
-from airflow_ephemeral_ec2.model.spec import Spec
+from airflow_ephemeral_ec2.model.spec import JobSpec, Spec
 
 GIB = 1024**3
 
@@ -188,3 +188,10 @@ def xcom_of(record: OutcomeRecord) -> dict[str, Any]:
         "report": record.report_uri,
     }
     return value | ({"result": record.result} if record.result is not None else {})
+
+
+def may_copy_log(spec: JobSpec, outcome: Outcome) -> bool:
+    """Decide whether the row lets the job's output into the task log: it may hold PHI."""
+    if spec.log_to_airflow == "on_failure":
+        return outcome is not Outcome.SUCCEEDED
+    return spec.log_to_airflow == "all"

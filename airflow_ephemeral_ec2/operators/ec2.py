@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
 )
 
-from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError
 from airflow_ephemeral_ec2.hooks.attempts import (
     LaunchOrder,
@@ -18,7 +17,8 @@ from airflow_ephemeral_ec2.hooks.attempts import (
     kill_attempt,
     open_attempt,
 )
-from airflow_ephemeral_ec2.hooks.ec2 import open_controller, open_fleet, open_store
+from airflow_ephemeral_ec2.hooks.ec2 import connect, open_controller, open_fleet, open_store
+from airflow_ephemeral_ec2.hooks.table_source import read_table
 from airflow_ephemeral_ec2.links.ec2 import (
     PLACE_KEY,
     EphemeralEC2InstanceLink,
@@ -31,6 +31,7 @@ from airflow_ephemeral_ec2.model.record import (
     describe_ending,
     describe_failure,
     describe_story,
+    may_copy_log,
     xcom_of,
 )
 from airflow_ephemeral_ec2.model.retry import decide_retry
@@ -62,7 +63,8 @@ class EphemeralEC2Operator(BaseOperator):
 
     :param payer: payer, as in the table
     :param job: job, as in the table
-    :param config_table: path of the table; relative to the DAG's file. Read when the task runs
+    :param config_table: path of the table; relative to the DAG's file; or an
+        ``s3://`` object. Read when the task runs
     :param business_date: ``2026-03-01``; empty: the run's parameter ``business_date``, its
         partition key, its logical date, or ``run_after``, in this order
     :param array_index: which part of a job with ``array_size`` this task is
@@ -120,7 +122,7 @@ class EphemeralEC2Operator(BaseOperator):
 
     def _execute(self, context: Any) -> Any:  # noqa: ANN401
         settings = settings_from_airflow()
-        order = self._order(context)
+        order = self._order(context, settings)
         store = open_store(settings)
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
         opened = open_attempt(store, fleet, order)
@@ -141,9 +143,9 @@ class EphemeralEC2Operator(BaseOperator):
             return self._launched(context, opened.jobkey, opened.choice.attempt, ending.instance_id)
         return self._finish(context, opened.jobkey, opened.choice.attempt)
 
-    def _order(self, context: Any) -> LaunchOrder:  # noqa: ANN401
+    def _order(self, context: Any, settings: Settings) -> LaunchOrder:  # noqa: ANN401
         path = resolve_table(self.config_table, context)
-        table = load_table(path)
+        table = read_table(path, lambda: connect(settings.aws_conn_id, settings.region).s3)
         spec = table.find(self.payer, self.job)
         return LaunchOrder(
             spec=spec,
@@ -272,11 +274,7 @@ class EphemeralEC2Operator(BaseOperator):
         )
 
     def _copy_log(self, read_log: Any, record: OutcomeRecord, spec: JobSpec) -> None:  # noqa: ANN401
-        """Copy the job's output where the row allows it: it may hold PHI."""
-        wanted = spec.log_to_airflow == "all" or (
-            spec.log_to_airflow == "on_failure" and record.outcome is not Outcome.SUCCEEDED
-        )
-        if not wanted or record.machine is None:
+        if record.machine is None or not may_copy_log(spec, record.outcome):
             return
         text = b"".join(read_log(record.machine.arn)).decode(errors="replace")
         lines = text.splitlines()

@@ -52,7 +52,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         end_in_triggerer: bool = False,
         identity: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not annotate triggers
         self.jobkey = jobkey
         self.attempt = attempt
         self.aws_conn_id = aws_conn_id

@@ -36,7 +36,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         jobkey: str | None = None,
         poll_seconds: float = 15.0,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not annotate triggers
         self.payer = payer
         self.job = job
         self.business_date = business_date

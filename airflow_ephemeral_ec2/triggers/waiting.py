@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
-from airflow_ephemeral_ec2.hooks.ec2 import open_controller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +144,8 @@ _tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, Cont
 
 def controller_task(settings: Settings) -> ControllerTask:
     """Return this event loop's controller for an environment."""
+    from airflow_ephemeral_ec2.hooks.ec2 import open_controller  # noqa: PLC0415 - Airflow; the CLI waits without it
+
     tasks = _tasks.setdefault(asyncio.get_running_loop(), {})
     if settings not in tasks:
         tasks[settings] = ControllerTask(open_controller(settings), settings.poll_seconds)

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -17,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
+import pytest
+from moto.server import ThreadedMotoServer
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source
@@ -118,6 +119,7 @@ class Machine:
     metadata: Metadata
     python: str = sys.executable
     environ: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.s3 = boto3.client(
@@ -138,7 +140,8 @@ class Machine:
         script.chmod(0o755)
         bin_folder = self.home / "bin"
         bin_folder.mkdir()
-        (bin_folder / "python3").symlink_to(self.python)
+        if self.python:
+            (bin_folder / "python3").symlink_to(self.python)
         environ = {
             "PATH": f"{bin_folder}:/usr/bin:/bin",
             "EPHEMERAL_EC2_POWEROFF": json.dumps(["/usr/bin/touch", str(self.home / "off")]),
@@ -147,7 +150,7 @@ class Machine:
             **self.environ,
         }
         self.process = subprocess.Popen(
-            ["/bin/sh", str(script)], cwd=self.home, env=environ, text=True,
+            [*self.wrapper, "/bin/sh", str(script)], cwd=self.home, env=environ, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return self.process
@@ -207,4 +210,24 @@ def empty_bucket(machine: Machine) -> None:
         machine.s3.delete_object(Bucket=BUCKET, Key=entry["Key"])
 
 
-__all__ = ["ACCOUNT", "ARN", "BUCKET", "ENV", "INSTANCE", "JOBKEY", "NONCE", "REGION", "os"]
+@pytest.fixture(scope="module")
+def endpoint():
+    """Run moto on a free port."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def machine(endpoint, tmp_path):
+    """A machine of its own with an empty bucket."""
+    metadata = Metadata()
+    made = Machine(tmp_path, endpoint, metadata)
+    empty_bucket(made)
+    yield made
+    made.stop()
+    made.s3.close()
+    metadata.shutdown()
+    metadata.server_close()

@@ -9,6 +9,7 @@ process is their subreaper). Standard library only: it starts in some millisecon
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -68,6 +69,9 @@ def main(grace, command):
         if readable and not os.read(0, 1):
             break
     end(process, grace)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    print(f"leash: {seconds:.1f} s of CPU, largest process {peak:.0f} MiB", file=sys.stderr)
     return process.wait()
 
 

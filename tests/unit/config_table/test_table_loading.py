@@ -55,6 +55,13 @@ def test_maps_merge_name_by_name_and_lists_are_replaced(write):
     assert spec.subnets == ("subnet-9",)
 
 
+def test_defaults_win_over_aws(write):
+    table = load_table(write(("  code: jobs/", "  region: eu-west-1\n  tags: {CostCenter: '1'}")))
+
+    assert {spec.region for spec in table.specs} == {"eu-west-1"}
+    assert {spec.tags["CostCenter"] for spec in table.specs} == {"1"}
+
+
 def test_a_disabled_job_is_left_out(write):
     table = load_table(write(("max_runtime: 30m", "enabled: false")))
 

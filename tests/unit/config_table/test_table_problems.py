@@ -75,6 +75,10 @@ ONE_ERROR = {
         12, "jobs.member.capacity_type",
         '"spott": must be one of on-demand, spot, spot-then-on-demand; did you mean "spot"?',
     ),
+    "upper case": (
+        "priority: 900", "capacity_type: SPOT", 12, "jobs.member.capacity_type", 'did you mean "spot"?',
+    ),
+    "empty variable": ("priority: 900", "env: {A: }", 12, "jobs.member.env.A", 'write "" for no text'),
     "literal": (
         "priority: 900", "log_to_airflow: on_failur",
         12, "jobs.member.log_to_airflow", 'none, on_failure, all; did you mean "on_failure"?',
@@ -84,7 +88,7 @@ ONE_ERROR = {
         "[m7i.2xlarge]", "[m7i.lagre]",
         14, "jobs.claims.instance_types", 'did you mean "m7i.large"?',
     ),
-    "empty list": ("[m7i.2xlarge]", "[]", 14, "jobs.claims.instance_types", "needs at least one"),
+    "empty list": ("[m7i.2xlarge]", "[]", 14, "jobs.claims.instance_types", "an empty list: needs at least one"),
     "text for a list": (
         "[python3, claims.py]", "python3 claims.py --fast",
         14, "jobs.claims.command", "write a list: [python3, claims.py, --fast]",

@@ -1,0 +1,56 @@
+"""Where words go: results to stdout, the story to stderr, so that a pipe gets results only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Terminal:
+    """stdout and stderr of one call; plain text where they are not a terminal."""
+
+    def __init__(self, *, is_json: bool = False) -> None:
+        self.is_json = is_json
+        self._out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+    @property
+    def is_piped(self) -> bool:
+        return not sys.stdout.isatty()
+
+    def show(self, text: str) -> None:
+        """Write a result for people; says nothing when a program reads."""
+        if not self.is_json:
+            self._out.print(text, markup=False)
+
+    def show_json(self, value: object) -> None:
+        """Write the one result for a program."""
+        if self.is_json:
+            sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+    def tell(self, text: str, style: str = "") -> None:
+        """Tell what happens, on stderr."""
+        self._err.print(text, markup=False, style=style)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write raw bytes to stdout, or to stderr when a program reads JSON there."""
+        stream = sys.stderr if self.is_json else sys.stdout
+        stream.flush()
+        stream.buffer.write(data)
+        stream.buffer.flush()
+
+    @contextmanager
+    def activity(self, text: str) -> Iterator[None]:
+        """Turn a spinner on a terminal; write nothing into a file."""
+        if not self._err.is_terminal:
+            yield
+            return
+        with self._err.status(text):
+            yield

@@ -1,0 +1,154 @@
+"""First writer wins, everywhere, and a lost answer is recognised."""
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from airflow_ephemeral_ec2.exceptions import AwsUnavailableError, BucketError
+from airflow_ephemeral_ec2.hooks.job_store import JobStore
+from airflow_ephemeral_ec2.model.admission import QueueState
+from airflow_ephemeral_ec2.model.identity import PastAttempt
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome, Verdict
+from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.record import Times, conclude
+
+
+class LosesAnswers:
+    """An S3 client that does what it is asked and then loses the answer, once."""
+
+    def __init__(self, s3):
+        self._s3 = s3
+        self.losses = 1
+
+    def __getattr__(self, name):
+        return getattr(self._s3, name)
+
+    def put_object(self, **arguments):
+        answer = self._s3.put_object(**arguments)
+        if self.losses:
+            self.losses -= 1
+            raise ReadTimeoutError(endpoint_url="http://s3")
+        return answer
+
+
+class FailsBeforehand(LosesAnswers):
+    def put_object(self, **arguments):
+        raise ReadTimeoutError(endpoint_url="http://s3")
+
+
+def test_the_first_launch_record_wins_and_both_writers_get_it(store, make_record):
+    first = make_record(env={"BY": "first"})
+
+    assert store.write_launch(first) == first
+    assert store.write_launch(make_record(env={"BY": "second"})) == first
+
+
+def test_the_secret_is_made_once(store):
+    assert store.read_secret() == store.read_secret()
+    assert len(store.read_secret()) == 32
+
+
+def test_the_last_attempt_is_found_by_number_not_by_name(store, make_record):
+    for attempt in (1, 2, 9, 10):
+        store.write_launch(make_record(attempt=attempt, epoch=f"e{attempt}"))
+
+    assert store.last_attempt("0" * 40) == PastAttempt(10, "e10", None)
+
+
+def test_an_ended_attempt_is_not_open(store, make_record):
+    record = store.write_launch(make_record())
+    store.write_outcome(conclude(record, Verdict(Outcome.KILLED, "x"), Times(requested=0.0)))
+
+    assert store.last_attempt(record.jobkey) == PastAttempt(1, "e1", "killed")
+
+
+def test_an_outcome_is_written_once(store, make_record):
+    record = store.write_launch(make_record())
+    times = Times(requested=0.0)
+    store.write_outcome(conclude(record, Verdict(Outcome.SUCCEEDED, "exit 0"), times))
+
+    second = store.write_outcome(conclude(record, Verdict(Outcome.KILLED, "late"), times))
+
+    assert second.outcome is Outcome.SUCCEEDED
+
+
+def test_history_is_kept_without_the_result(store, make_record):
+    record = store.write_launch(make_record(push_result=True))
+    store.write_outcome(
+        conclude(
+            record,
+            Verdict(Outcome.SUCCEEDED, "exit 0"),
+            Times(requested=0.0),
+            fields={"result": {"member": "4711"}},
+        )
+    )
+
+    [key] = store.list_keys("test/history/acme/claims/2026-03-01/")
+    assert key.endswith("-a1-succeeded.json")
+    assert b"4711" not in store.read(key)
+
+
+def test_whoever_takes_the_start_lock_first_keeps_it(store, make_record):
+    record = store.write_launch(make_record())
+
+    assert store.revoke_start_lock(record, "cancelled") is True
+    assert store.revoke_start_lock(record, "timeout") is True
+    assert store.read_start_lock(record).revoked == "cancelled"
+
+
+def test_a_taken_start_lock_cannot_be_revoked(store, make_record):
+    record = store.write_launch(make_record())
+    store.write_new(
+        f"test/jobs/{record.jobkey}/a1/start-lock-{record.nonce}.json", b'{"instance_id": "i-1"}'
+    )
+
+    assert store.revoke_start_lock(record, "cancelled") is False
+
+
+def test_the_queue_state_is_compared_before_it_is_set(store):
+    etag = store.write_state(QueueState(next_sequence=2), None)
+
+    assert store.write_state(QueueState(next_sequence=3), None) is None
+    assert store.write_state(QueueState(next_sequence=3), '"other"') is None
+    assert store.write_state(QueueState(next_sequence=3), etag) is not None
+    assert store.read_state()[0].next_sequence == 3
+
+
+def test_a_write_whose_answer_was_lost_is_recognised_as_ours(store, s3):
+    lossy = JobStore(LosesAnswers(s3), store.bucket, "test")
+
+    etag = lossy.write_state(QueueState(next_sequence=7), None)
+
+    assert etag == store.read_state()[1]
+
+
+def test_a_write_that_never_arrived_is_not_ours(store, s3):
+    dead = JobStore(FailsBeforehand(s3), store.bucket, "test")
+
+    assert dead.write_state(QueueState(next_sequence=7), None) is None
+
+
+def test_a_record_of_another_kind_is_named(store, make_record):
+    store.write_new("test/jobs/x/a1/launch.json", b"{}")
+
+    with pytest.raises(BucketError, match=r"not a LaunchRecord of this version: \d+ errors"):
+        store.read_launch("x", 1)
+
+
+def test_a_write_that_s3_cannot_take_now_says_so(store, s3):
+    dead = JobStore(FailsBeforehand(s3), store.bucket, "test")
+
+    with pytest.raises(AwsUnavailableError, match="ReadTimeoutError"):
+        dead.write_new("test/x", b"")
+
+
+def test_kills_are_seen_beside_the_entries(store, make_record):
+    entry = plan_entry(make_record(), 96)
+    store.write_entry(entry)
+    store.write_kill(entry.name, Kill("cancelled", "me"))
+
+    listing = store.list_queue()
+
+    assert listing.entries == listing.kills == {entry.name}
+    assert store.read_kill(entry.name) == Kill("cancelled", "me")
+    store.close_entry(entry.name)
+    assert store.list_queue().entries == frozenset()

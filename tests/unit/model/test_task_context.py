@@ -1,0 +1,70 @@
+"""The business date of a run, wherever Airflow keeps it."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
+from airflow_ephemeral_ec2.model.task_context import (
+    find_business_date,
+    find_epoch,
+    resolve_table,
+)
+
+LATE = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
+
+
+def context(params=None, dag=None, **run):
+    fields = {"logical_date": None, "partition_key": None, "run_after": None} | run
+    return {"dag_run": SimpleNamespace(**fields), "params": params or {}, "dag": dag}
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "found"),
+    [
+        pytest.param("2026-01-01", {"params": {"business_date": "2026-02-02"}}, "2026-01-01", id="argument"),
+        pytest.param(None, {"params": {"business_date": "2026-02-02"}, "logical_date": LATE}, "2026-02-02", id="params"),
+        pytest.param(None, {"partition_key": "acme|2026-04-04", "logical_date": LATE}, "2026-04-04", id="partition"),
+        pytest.param(None, {"logical_date": LATE, "run_after": None}, "2026-03-01", id="logical date"),
+        pytest.param(None, {"run_after": LATE}, "2026-03-01", id="run_after"),
+    ],
+)  # fmt: skip
+def test_the_first_place_that_knows_it_counts(given, where, found):
+    assert find_business_date(given, context(**where)) == found
+
+
+def test_the_dags_time_zone_decides_which_day_it_is():
+    dag = SimpleNamespace(timezone=timezone(timedelta(hours=2)))
+
+    assert find_business_date(None, context(dag=dag, logical_date=LATE)) == "2026-03-02"
+
+
+def test_a_run_without_any_date_says_what_to_do():
+    with pytest.raises(ConfigurationError, match="trigger it with the parameter business_date"):
+        find_business_date(None, context())
+
+
+def test_a_date_that_is_none_is_named():
+    with pytest.raises(ConfigurationError, match=r"'2026-02-30': not a date"):
+        find_business_date("2026-02-30", context())
+
+
+def test_clearing_and_rerunning_change_the_epoch_and_retrying_does_not():
+    def epoch(max_tries, started):
+        ti = SimpleNamespace(max_tries=max_tries, try_number=1)
+        return find_epoch({"ti": ti, "dag_run": SimpleNamespace(start_date=started)})
+
+    first = epoch(2, LATE)
+
+    assert epoch(2, LATE) == first
+    assert epoch(3, LATE) != first
+    assert epoch(2, LATE + timedelta(seconds=1)) != first
+
+
+def test_a_relative_table_lies_beside_the_dags_file():
+    dag = SimpleNamespace(fileloc="/opt/dags/payers/dag.py")
+
+    assert resolve_table("payers.yaml", {"dag": dag}) == "/opt/dags/payers/payers.yaml"
+    assert resolve_table("/etc/payers.yaml", {"dag": dag}) == "/etc/payers.yaml"
+    assert resolve_table("s3://b/payers.yaml", {"dag": dag}) == "s3://b/payers.yaml"

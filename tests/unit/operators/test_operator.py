@@ -1,0 +1,290 @@
+"""What the operator asks of AWS, what it hands to the triggerer, and how it ends."""
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    AirflowSkipException,
+    Asset,
+    TaskDeferred,
+)
+
+from airflow_ephemeral_ec2.contract import code_key
+from airflow_ephemeral_ec2.exceptions import JobEndedError
+from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
+from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_copy_log
+from airflow_ephemeral_ec2.operators.ec2 import EphemeralEC2Operator
+
+MACHINE = Machine(
+    instance_id="i-1",
+    arn="arn:aws:ec2:us-east-1:1:instance/i-1",
+    instance_type="m7i.large",
+    availability_zone="us-east-1a",
+    capacity_type="on-demand",
+    state_reason="Client.InstanceInitiatedShutdown",
+)
+
+
+@pytest.fixture
+def make_operator(table):
+    def make(**changes):
+        arguments = {"payer": "acme", "job": "claims", "config_table": str(table)} | changes
+        dag = DAG("payer_acme", schedule=None)
+        return EphemeralEC2Operator(task_id="claims", dag=dag, **arguments)
+
+    return make
+
+
+@pytest.fixture
+def calls(deployment):
+    """AWS calls as they happen, by their API names."""
+    seen = []
+    for client in (deployment.s3, deployment.ec2, deployment.launch, deployment.ssm):
+        client.meta.events.register(
+            "before-call.*.*", lambda model, **_: seen.append(model.name), unique_id="recorder"
+        )
+    yield seen
+    for client in (deployment.s3, deployment.ec2, deployment.launch, deployment.ssm):
+        client.meta.events.unregister("before-call.*.*", unique_id="recorder")
+
+
+def defer(operator, context):
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    return deferred.value
+
+
+def end(store, trigger, verdict, **fields):
+    """Write the outcome that the controller would have written."""
+    launch = store.read_launch(trigger.jobkey, trigger.attempt)
+    times = Times(requested=launch.requested_at)
+    root = f"s3://{store.bucket}/test/machines/{MACHINE.arn}/"
+    fields = {"wall_seconds": 11.0} | fields
+    store.write_outcome(conclude(launch, verdict, times, MACHINE, fields, root=root))
+    return {"jobkey": trigger.jobkey, "attempt": trigger.attempt, "outcome": verdict.outcome}
+
+
+def failed(code, budget=Budget.NONE):
+    return Verdict(Outcome.JOB_FAILED, f"exit {code}", budget), {"exit_code": code}
+
+
+def test_execute_makes_three_writes_and_one_parameter_look_up(
+    make_operator, make_context, calls, store
+):
+    store.read_secret()
+    calls.clear()
+
+    defer(make_operator(), make_context())
+
+    writes = [name for name in calls if name.startswith(("Put", "Delete"))]
+    assert writes == ["PutObject"] * 3
+    assert calls.count("GetParameter") == 1
+    assert not [name for name in calls if name.startswith(("Describe", "Run"))]
+
+
+def test_what_the_triggerer_gets_is_small_and_has_no_phi(make_operator, make_context, deployment):
+    deferred = defer(make_operator(), make_context())
+
+    path, arguments = deferred.trigger.serialize()
+    assert path == "airflow_ephemeral_ec2.triggers.ec2.EphemeralEC2Trigger"
+    assert arguments["attempt"] == 1
+    assert arguments["end_in_triggerer"] is True
+    assert len(str(arguments)) < 500
+    assert deferred.timeout is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wait_for_completion": False},
+        {"on_success_callback": lambda context: None},
+        {"outlets": [Asset("s3://somewhere/else")]},
+    ],
+    ids=["launch only", "callback", "outlets"],
+)
+def test_a_worker_ends_the_task_when_something_would_be_lost(
+    make_operator, make_context, deployment, changes
+):
+    deferred = defer(make_operator(**changes), make_context())
+
+    assert deferred.trigger.end_in_triggerer is False
+
+
+def test_a_retry_after_a_crash_adopts_the_open_attempt(
+    make_operator, make_context, deployment, store
+):
+    first = defer(make_operator(), make_context()).trigger
+
+    second = defer(make_operator(), make_context()).trigger
+
+    assert (second.jobkey, second.attempt) == (first.jobkey, first.attempt)
+    assert len(store.list_queue().entries) == 1
+
+
+def test_a_cleared_task_supersedes_the_open_attempt(make_operator, make_context, deployment, store):
+    first = defer(make_operator(), make_context()).trigger
+
+    second = defer(make_operator(), make_context(max_tries=1)).trigger
+
+    assert second.attempt == 2
+    assert store.read_launch(first.jobkey, 2).supersedes == 1
+    assert store.read_kill(f"{first.jobkey}-a1").reason == "superseded"
+
+
+def test_a_success_that_airflow_was_not_told_is_not_run_again(
+    make_operator, make_context, deployment, store
+):
+    trigger = defer(make_operator(), make_context()).trigger
+    end(store, trigger, Verdict(Outcome.SUCCEEDED, "exit 0"), exit_code=0)
+
+    value = make_operator().execute(make_context())
+
+    assert (value["outcome"], value["attempt"]) == ("succeeded", 1)
+
+
+def test_a_success_returns_where_everything_is(make_operator, make_context, deployment, store):
+    context = make_context()
+    trigger = defer(make_operator(), context).trigger
+    event = end(store, trigger, Verdict(Outcome.SUCCEEDED, "exit 0"), exit_code=0)
+
+    value = make_operator().execute_complete(context, event)
+
+    assert value["exit_code"] == 0
+    assert value["instance_id"] == "i-1"
+    assert value["instance_type"] == "m7i.large"
+    assert value["seconds"] == 11.0
+    assert value["log"].endswith("instance/i-1/log/")
+    assert value["report"].endswith("instance/i-1/report.json")
+    assert "result" not in value
+
+
+def test_a_failure_says_all_that_is_needed_and_is_not_retried(
+    make_operator, make_context, deployment, store
+):
+    context = make_context()
+    trigger = defer(make_operator(), context).trigger
+    verdict, fields = failed(65)
+    event = end(store, trigger, verdict, **fields)
+
+    with pytest.raises(AirflowFailException) as error:
+        make_operator().execute_complete(context, event)
+
+    text = str(error.value)
+    assert "acme/claims 2026-03-01, attempt 1: job failed, exit 65 after 11s on i-1" in text
+    assert "Not retried: 65 is not in retry_exit_codes." in text
+    assert "What to do: docs/operating.md#exit-65" in text
+    assert context["pushed"]["return_value"]["exit_code"] == 65
+
+
+def test_an_ending_worth_a_retry_is_one_for_airflow(make_operator, make_context, deployment, store):
+    context = make_context()
+    trigger = defer(make_operator(), context).trigger
+    event = end(store, trigger, Verdict(Outcome.SPOT_INTERRUPTED, "gone", Budget.INFRA))
+
+    with pytest.raises(JobEndedError, match=r"Retry 1 of 2 \(infra_retries\)"):
+        make_operator().execute_complete(context, event)
+    again = defer(make_operator(), context).trigger
+
+    assert again.attempt == 2
+
+
+def test_a_spent_budget_is_final_whatever_airflow_would_still_try(
+    make_operator, make_context, deployment, store
+):
+    context = make_context()
+    lost = Verdict(Outcome.SPOT_INTERRUPTED, "gone", Budget.INFRA)
+    for _ in range(2):
+        end(store, defer(make_operator(), context).trigger, lost)
+    event = end(store, defer(make_operator(), context).trigger, lost)
+
+    with pytest.raises(AirflowFailException, match=r"infra_retries \(2\) spent"):
+        make_operator().execute_complete(context, event)
+
+
+def test_a_skip_code_skips_the_task(make_operator, make_context, deployment, store):
+    context = make_context()
+    trigger = defer(make_operator(), context).trigger
+    event = end(store, trigger, Verdict(Outcome.SKIPPED, "exit 99"), exit_code=99)
+
+    with pytest.raises(AirflowSkipException, match="exit 99"):
+        make_operator().execute_complete(context, event)
+
+
+def test_missing_code_fails_before_anything_is_recorded(
+    make_operator, make_context, deployment, store
+):
+    with pytest.raises(AirflowFailException, match=r"Run: ephemeral-ec2 push .*payers.yaml"):
+        make_operator(job="member").execute(make_context())
+
+    assert store.list_queue().entries == frozenset()
+
+
+def test_pushed_code_is_pinned_by_its_hash(make_operator, make_context, deployment, store):
+    store.write_new(code_key("test", "c" * 64), b"tar")
+
+    trigger = defer(make_operator(job="member"), make_context()).trigger
+
+    assert store.read_launch(trigger.jobkey, 1).code_sha256 == "c" * 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"job": "claim"}, "no such job: 'claim'; did you mean 'claims'?"),
+        ({"payer": "acm"}, "no such payer: 'acm'; did you mean 'acme'?"),
+        ({"business_date": "01.03.2026"}, "not a date; write it like 2026-03-01"),
+    ],
+)
+def test_a_wrong_argument_names_the_nearest_right_one(
+    make_operator, make_context, deployment, changes, message
+):
+    with pytest.raises(AirflowFailException) as error:
+        make_operator(**changes).execute(make_context())
+
+    assert message in str(error.value)
+
+
+def test_missing_settings_are_named_all_at_once(make_operator, make_context, monkeypatch):
+    for name in ("ENVIRONMENT", "BUCKET", "REGION"):
+        monkeypatch.delenv(f"AIRFLOW__EPHEMERAL_EC2__{name}", raising=False)
+
+    with pytest.raises(AirflowFailException) as error:
+        make_operator().execute(make_context())
+
+    for option in ("environment", "bucket", "region"):
+        assert f"{option} is missing" in str(error.value)
+
+
+def test_a_missing_bucket_is_one_clear_line(make_operator, make_context, deployment, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", "no-such-bucket")
+
+    with pytest.raises(
+        AirflowFailException, match=r"bucket 'no-such-bucket': NoSuchBucket\. Create"
+    ):
+        make_operator().execute(make_context())
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome", "copied"),
+    [
+        ("none", Outcome.JOB_FAILED, False),
+        ("none", Outcome.SUCCEEDED, False),
+        ("on_failure", Outcome.JOB_FAILED, True),
+        ("on_failure", Outcome.SUCCEEDED, False),
+        ("all", Outcome.SUCCEEDED, True),
+    ],
+)
+def test_the_jobs_output_is_copied_only_where_the_row_allows_it(make_spec, policy, outcome, copied):
+    assert may_copy_log(make_spec(log_to_airflow=policy), outcome) is copied
+
+
+def test_the_jobs_output_is_in_no_exception(make_operator, make_context, deployment, store):
+    trigger = defer(make_operator(), make_context()).trigger
+    verdict, fields = failed(65)
+    event = end(store, trigger, verdict, **fields)
+    store.write_new(f"test/machines/{MACHINE.arn}/log/000001", b"patient 4711\n")
+
+    with pytest.raises(AirflowFailException) as error:
+        make_operator().execute_complete(make_context(), event)
+
+    assert "4711" not in str(error.value)
