@@ -48,6 +48,8 @@ def make_record(make_spec):
         jobkey: str = "0" * 40,
         epoch: str = "e1",
         architecture: str = "x86_64",
+        may_retry: bool = True,
+        array_index: int = 0,
         **changes,
     ) -> LaunchRecord:
         spec = make_spec(**changes)
@@ -74,6 +76,8 @@ def make_record(make_spec):
             code_sha256=None,
             agent="def main(blob, sha): pass\n",
             table_version="t1",
+            may_retry=may_retry,
+            array_index=array_index,
         )
         return plan_launch(spec, facts)
 

@@ -21,7 +21,7 @@ VARIABLE = "EPHEMERAL_EC2_POWEROFF"
 SYSRQ = "echo o >/proc/sysrq-trigger"
 NO_DEPENDENCIES = "DefaultDependencies=no"
 LADDER = (
-    # Armed first: it outlives this process, which systemd stops on the way down.
+    # Armed first: it outlives this process, which must not hold up the way down.
     (
         "systemd-run", "--no-block", "--on-active=45", "--timer-property=" + NO_DEPENDENCIES,
         "--property=" + NO_DEPENDENCIES, "/bin/sh", "-c",
@@ -53,6 +53,7 @@ def power_off(
     if replacement:
         run(json.loads(replacement) if replacement.startswith("[") else [replacement])
         return
-    for step, argv in enumerate(LADDER):
-        if run(argv) == 0 and step:
-            sleep(STEP_SECONDS)
+    for argv in LADDER:
+        if run(argv) == 0 and argv[0] == "systemctl":
+            return
+    sleep(STEP_SECONDS)

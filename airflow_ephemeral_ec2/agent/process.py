@@ -35,9 +35,9 @@ RUN = "/run/ephemeral-ec2"
 UNIT = "ephemeral-ec2-job"
 PR_SET_CHILD_SUBREAPER = 36
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-STOP_POST = """d=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
-{ for v in SERVICE_RESULT EXIT_CODE EXIT_STATUS; do eval echo $v=\\$$v; done
-sed 's/ /=/' $d/cpu.stat; echo peak=$(cat $d/memory.peak); } 2>/dev/null >%s
+STOP_POST = f"""d=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
+{{ for v in SERVICE_RESULT EXIT_CODE EXIT_STATUS; do eval echo $v=\\$$v; done
+sed 's/ /=/' $d/cpu.stat; echo peak=$(cat $d/memory.peak); }} 2>/dev/null >{RUN}/result
 """
 
 
@@ -127,53 +127,57 @@ class PlainJob:
 
 
 class SystemdJob:
-    """A transient systemd unit; everything about it is in ``/run``, which no full disk touches."""
+    """A transient systemd unit; all that it needs is in ``/run``, which no full disk touches.
+
+    Nothing here goes over D-Bus, which is among the first to go when the machine is shut down:
+    output and end arrive through named pipes.
+    """
 
     def __init__(
         self,
         argv: Sequence[str],
         environ: Mapping[str, str],
         folder: str,
-        output: int,
         ended: Callable[[], object],
         *,
         user: str,
         seconds: float,
         grace: int,
     ) -> None:
-        self._result, self._ended = RUN + "/result", ended
+        self._ended, self._text = ended, ""
         self.is_over = threading.Event()
-        script = job_script(argv, environ, folder)
-        _write(RUN + "/job", script, user)
-        _write(RUN + "/stop-post", STOP_POST % self._result)
-        _write(self._result, "")
-        self._process = subprocess.Popen(
-            unit_command(user, folder, seconds, grace),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+        _write(RUN + "/job", job_script(argv, environ, folder), user)
+        _write(RUN + "/stop-post", STOP_POST)
+        _named_pipe(RUN + "/result", "root")
+        done = subprocess.run(
+            unit_command(user, folder, seconds, grace), check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise Failure(ERROR_INTERNAL, f"systemd-run: {done.stderr[-300:]}")
         threading.Thread(target=self._wait, daemon=True).start()
 
     def terminate(self) -> None:
         subprocess.run(["systemctl", "stop", "--no-block", UNIT], check=False)
 
     def kill(self) -> None:
-        subprocess.run(["systemctl", "kill", "--signal=KILL", UNIT], check=False)
+        # systemd kills at TimeoutStopSec, too; all but "main" would take ExecStopPost along.
+        subprocess.run(["systemctl", "kill", "--kill-who=main", "--signal=KILL", UNIT], check=False)
 
     def finish(self) -> Ending:
-        """Read what ``ExecStopPost`` wrote; the unit's cgroup took all descendants with it."""
+        """Read what ``ExecStopPost`` said; the unit's cgroup took all descendants with it."""
         if not self.is_over.is_set():
             return Ending(128 + signal.SIGKILL, signal.SIGKILL)
-        with open(self._result) as file:
-            return unit_ending(file.read(), self._process.returncode)
+        return unit_ending(self._text)
 
     def _wait(self) -> None:
-        self._process.wait()
+        with open(RUN + "/result") as file:
+            self._text = file.read()
         self.is_over.set()
         self._ended()
 
 
 def unit_command(user: str, folder: str, seconds: float, grace: int) -> list[str]:
-    """Return the argv that runs ``/run/ephemeral-ec2/job`` as a unit and waits for its end."""
+    """Return the argv that starts ``/run/ephemeral-ec2/job`` as a unit."""
     properties = (
         f"User={user}",
         f"WorkingDirectory={folder}",
@@ -187,24 +191,37 @@ def unit_command(user: str, folder: str, seconds: float, grace: int) -> list[str
         "LimitNOFILE=65536",
         # At shutdown the job is stopped while there is still a network to report over.
         "After=network-online.target",
+        f"StandardOutput=file:{RUN}/log",
+        "StandardError=inherit",
         f"ExecStopPost=+/bin/sh {RUN}/stop-post",
     )
     given = ["--property=" + text for text in properties]
-    options = ["--quiet", "--wait", "--pipe", "--collect", "--unit=" + UNIT]
+    options = ["--quiet", "--collect", "--unit=" + UNIT]
     return ["systemd-run", *options, *given, "/bin/sh", RUN + "/job"]
 
 
-def unit_ending(text: str, fallback: int) -> Ending:
+def output_pipe(user: str) -> tuple[int, int]:
+    """Return a pipe to read output from and its other end; with a user, named for ``user``."""
+    if not user:
+        return os.pipe()
+    path = RUN + "/log"
+    _named_pipe(path, user)
+    receive = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(receive, True)
+    return receive, os.open(path, os.O_WRONLY)
+
+
+def unit_ending(text: str) -> Ending:
     """Read SERVICE_RESULT, EXIT_CODE and EXIT_STATUS (systemd.exec) and the cgroup's numbers.
 
     Raises:
-        Failure: the unit never ran.
+        Failure: the words are not there.
 
     """
     found = dict(re.findall(r"(?m)^(\w+)=(\S+)$", text))
     result, status = found.get("SERVICE_RESULT", ""), found.get("EXIT_STATUS", "")
     if not result or not status:
-        raise Failure(ERROR_INTERNAL, f"systemd-run could not start the job: exit {fallback}")
+        raise Failure(ERROR_INTERNAL, "systemd did not say how the job ended")
     number = None
     if found["EXIT_CODE"] != "exited":
         number = int(status) if status.isdigit() else signal.Signals["SIG" + status].value
@@ -230,6 +247,14 @@ def _write(path: str, text: str, user: str = "root") -> None:
         file.write(text)
     if user != "root":
         own(path, user)
+
+
+def _named_pipe(path: str, user: str) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    if os.path.lexists(path):
+        os.unlink(path)
+    os.mkfifo(path, 0o600)
+    own(path, user)
 
 
 def own(path: str, user: str) -> None:

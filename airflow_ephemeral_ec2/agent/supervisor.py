@@ -20,7 +20,7 @@ from airflow_ephemeral_ec2.agent.failure import Failure, Interrupted
 from airflow_ephemeral_ec2.agent.interruption import watch_for_spot_notice
 from airflow_ephemeral_ec2.agent.job_environment import boot_id, job_environment, job_user
 from airflow_ephemeral_ec2.agent.log_streamer import LogStreamer
-from airflow_ephemeral_ec2.agent.process import PlainJob, SystemdJob, own
+from airflow_ephemeral_ec2.agent.process import PlainJob, SystemdJob, output_pipe, own
 from airflow_ephemeral_ec2.agent.report import disk, empty_report, encode, read_result
 from airflow_ephemeral_ec2.agent.secret_values import secret_value
 from airflow_ephemeral_ec2.agent.store import Store
@@ -231,14 +231,14 @@ class Supervisor:
 
     def _run(self, argv: Sequence[str], environ: Mapping[str, str], end: float) -> Ending:
         """Run to the end, to ``end`` (monotonic) or until somebody stops it."""
-        pipe, output = os.pipe()
+        pipe, output = output_pipe(self.user)
         start = self.clock.monotonic()
         self.report["started_at"] = self.clock.iso()
         job = self._start(argv, environ, output, max(end - start, 1))
-        os.close(output)
         reader = self.log.follow(pipe) if self.log else None
         timed_out = self._watch(job, end)
         ending = job.finish()
+        os.close(output)
         if reader:
             reader.join(READER_SECONDS)
         self.report.update(
@@ -249,8 +249,8 @@ class Supervisor:
             interrupted=self._stop.is_set(),
             ended_at=self.clock.iso(),
             wall_seconds=round(self.clock.monotonic() - start, 3),
-            cpu_seconds=ending.cpu_seconds,
-            peak_memory_bytes=ending.peak_memory_bytes,
+            cpu_seconds=ending.cpu_seconds or None,
+            peak_memory_bytes=ending.peak_memory_bytes or None,
         )
         return ending
 
@@ -261,7 +261,7 @@ class Supervisor:
             return PlainJob(argv, environ, self.work, output, self._wake.set)
         grace = self.config["stop_grace"]
         return SystemdJob(
-            argv, environ, self.work, output, self._wake.set,
+            argv, environ, self.work, self._wake.set,
             user=self.user, seconds=seconds, grace=grace,
         )  # fmt: skip
 

@@ -41,6 +41,8 @@ class LaunchOrder:
     """Same for all retries of one run of the task; see ``choose_attempt``."""
     business_date: str
     array_index: int = 0
+    may_retry: bool = False
+    """Whether Airflow would try the task again after this attempt."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def _find_facts(
         table_version=order.table_version,
         array_index=order.array_index,
         supersedes=supersedes,
+        may_retry=order.may_retry,
     )
 
 

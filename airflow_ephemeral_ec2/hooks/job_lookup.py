@@ -46,17 +46,25 @@ class JobStanding:
 
 def find_standing(store: JobStore, reference: JobReference) -> JobStanding | None:
     """
-    Look at the latest attempt; None while nobody has asked for the job.
+    Look at the latest attempt; None while nobody has asked for the job, or for a part of it.
 
-    Of several runs for one business date a success counts most, then the one asked for last.
+    Of several runs for one business date a success counts most, then the one asked for last. Of
+    the parts of an array the one that has come least far speaks for all.
     """
     if reference.jobkey is not None:
         return _standing_of(store, reference.jobkey)
-    keys = store.find_by_date(reference.payer, reference.job, reference.business_date)
-    found = [s for key in keys if (s := _standing_of(store, key)) is not None]
-    if not found:
+    asked = store.find_by_date(reference.payer, reference.job, reference.business_date)
+    parts: dict[int, list[JobStanding]] = {}
+    for entry in asked:
+        standing = _standing_of(store, entry.jobkey)
+        if standing is not None:
+            parts.setdefault(entry.array_index, []).append(standing)
+    if not parts or len(parts) < max(entry.array_size for entry in asked):
         return None
-    return max(found, key=lambda s: (_is_success(s), _requested(store, s)))
+    best = [
+        max(found, key=lambda s: (_is_success(s), _requested(store, s))) for found in parts.values()
+    ]
+    return min(best, key=lambda s: (s.outcome is not None, s.is_final, _is_success(s)))
 
 
 def _standing_of(store: JobStore, jobkey: str) -> JobStanding | None:
@@ -66,9 +74,9 @@ def _standing_of(store: JobStore, jobkey: str) -> JobStanding | None:
     outcome = store.read_outcome(jobkey, last.attempt) if last.outcome else None
     if outcome is None:
         return JobStanding(jobkey, last.attempt, None)
-    spec = store.read_launch(jobkey, last.attempt).spec
+    launch = store.read_launch(jobkey, last.attempt)
     earlier = [o for n in range(1, last.attempt) if (o := store.read_outcome(jobkey, n))]
-    retry = decide_retry(spec, outcome, earlier)
+    retry = decide_retry(launch.spec, outcome, earlier, has_tries_left=launch.may_retry)
     return JobStanding(jobkey, last.attempt, outcome, retry.sentence, not retry.is_allowed)
 
 

@@ -38,6 +38,15 @@ class QueueListing:
     kills: frozenset[str]
 
 
+@dataclass(frozen=True)
+class DatedJob:
+    """One job (or part of an array) that was asked for, for a business date."""
+
+    jobkey: str
+    array_index: int
+    array_size: int
+
+
 class JobStore:
     """
     One environment in one bucket; every write is conditional.
@@ -315,14 +324,22 @@ class JobStore:
     def write_date_index(self, record: LaunchRecord) -> None:
         """Let the sensor find the job by payer, job and business date."""
         spec = record.spec
-        key = f"{self._date_prefix(spec.payer, spec.job, record.business_date)}{record.jobkey}"
+        # Only the parts of an array need to say which part they are.
+        part = f".{record.array_index}of{spec.array_size}" if spec.array_size > 1 else ""
+        prefix = self._date_prefix(spec.payer, spec.job, record.business_date)
+        key = f"{prefix}{record.jobkey}{part}"
         body = {"jobkey": record.jobkey, "requested_at": record.requested_at}
         self.write_new(key, json.dumps(body).encode())
 
-    def find_by_date(self, payer: str, job: str, business_date: str) -> tuple[str, ...]:
-        """Return the job keys that were asked for, for one payer, job and business date."""
+    def find_by_date(self, payer: str, job: str, business_date: str) -> tuple[DatedJob, ...]:
+        """Return what was asked for, for one payer, job and business date."""
         prefix = self._date_prefix(payer, job, business_date)
-        return tuple(key.removeprefix(prefix) for key in self.list_keys(prefix))
+        found = []
+        for key in self.list_keys(prefix):
+            jobkey, _, part = key.removeprefix(prefix).partition(".")
+            index, _, size = part.partition("of")
+            found.append(DatedJob(jobkey, int(index or 0), int(size or 1)))
+        return tuple(found)
 
     def _date_prefix(self, payer: str, job: str, business_date: str) -> str:
         return f"{self.environment}/by-date/{payer}/{job}/{business_date}/"

@@ -52,7 +52,7 @@ def _read_object(s3: S3Client, uri: str) -> bytes | None:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     with aws_call(f"read {uri}", bucket=bucket):
         try:
-            return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         except ClientError as error:
             if error_code(error) == "NoSuchKey":
                 return None

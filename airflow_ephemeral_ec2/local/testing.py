@@ -113,7 +113,7 @@ class LocalCloud:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                msg = f"{what} not met within {seconds} s; last lines: {self.lines()[-5:]}"
+                msg = f"{what} not met within {seconds} s; last states: {self.instances()}"
                 raise TimeoutError(msg)
             time.sleep(0.02)
 
@@ -150,7 +150,7 @@ def local_ec2(
     """
     with tempfile.TemporaryDirectory(prefix="local-ec2-") as scratch:
         place = home or Path(scratch)
-        place.chmod(0o755)
+        Path(scratch).chmod(0o755)  # instances of a root server are other users
         process = _start(place, seed or {}, options)
         try:
             yield _ready(process, place)

@@ -101,6 +101,11 @@ class Admission:
     waiting: Mapping[str, Wait]
 
 
+def admission_order(entry: QueueEntry, state: EntryState) -> tuple[int, str, int]:
+    """Who comes first: priority, then the earlier business date, then arrival."""
+    return -entry.priority, entry.business_date, state.sequence
+
+
 def admit(
     entries: Sequence[QueueEntry],
     state: QueueState,
@@ -115,7 +120,7 @@ def admit(
     """
     in_use = sum(s.vcpus for s in state.entries.values() if s.stage is not Stage.WAITING)
     waiting = [e for e in entries if state.entries[e.name].stage is Stage.WAITING]
-    waiting.sort(key=lambda e: (-e.priority, e.business_date, state.entries[e.name].sequence))
+    waiting.sort(key=lambda entry: admission_order(entry, state.entries[entry.name]))
     limit = state.limit_vcpus
     admitted: list[str] = []
     waits: dict[str, Wait] = {}

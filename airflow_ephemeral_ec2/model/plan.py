@@ -56,6 +56,8 @@ class LaunchRecord(Spec):
     map_index: int
     array_index: int
     business_date: str
+    may_retry: bool
+    """Whether Airflow would try the task again; a launch that nobody awaits is not retried."""
     spec: JobSpec
     table_version: str
     image_id: str
@@ -79,8 +81,10 @@ class LaunchRecord(Spec):
         spec = self.spec
         first = self.placements[0]
         lines = [
-            (f"{self.title}: {first.instance_type} {first.capacity_type}, at most "
-            f"{compact_duration(spec.max_runtime)} + {compact_duration(spec.boot_timeout)} boot")
+            (
+                f"{self.title}: {first.instance_type} {first.capacity_type}, at most "
+                f"{compact_duration(spec.max_runtime)} + {compact_duration(spec.boot_timeout)} boot"
+            )
         ]
         if is_adopted:
             lines.append("this attempt is open already: waiting for it, not launching another")
@@ -116,6 +120,7 @@ class LaunchFacts:
     table_version: str
     array_index: int = 0
     supersedes: int | None = None
+    may_retry: bool = False
 
 
 def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
@@ -143,6 +148,7 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         map_index=facts.identity.map_index,
         array_index=facts.array_index,
         business_date=facts.business_date,
+        may_retry=facts.may_retry,
         spec=spec,
         table_version=facts.table_version,
         image_id=facts.image_id,

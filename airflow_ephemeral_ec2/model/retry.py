@@ -16,11 +16,19 @@ class Retry:
     sentence: str
 
 
-def decide_retry(spec: JobSpec, record: OutcomeRecord, earlier: Sequence[OutcomeRecord]) -> Retry:
+def decide_retry(
+    spec: JobSpec,
+    record: OutcomeRecord,
+    earlier: Sequence[OutcomeRecord],
+    *,
+    has_tries_left: bool = True,
+) -> Retry:
     """
     Decide on the next attempt from how this one and the earlier ones ended.
 
     Only attempts of the same epoch count: clearing a task gives it fresh budgets.
+
+    :param has_tries_left: whether Airflow itself would try the task again
     """
     if record.budget is Budget.NONE:
         code = record.exit_code
@@ -33,4 +41,6 @@ def decide_retry(spec: JobSpec, record: OutcomeRecord, earlier: Sequence[Outcome
     spent = 1 + sum(o.budget is record.budget for o in same_run)
     if spent > allowed:
         return Retry(False, f"Not retried: {name} ({allowed}) spent.")
+    if not has_tries_left:
+        return Retry(False, "Not retried: the task has no retries left in Airflow.")
     return Retry(True, f"Retry {spent} of {allowed} ({name}).")

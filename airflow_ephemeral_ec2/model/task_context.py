@@ -30,6 +30,12 @@ def find_epoch(context: Any) -> str:  # noqa: ANN401
     return f"{started.isoformat() if started else ''}|{ti.max_tries}"
 
 
+def has_tries_left(context: Any) -> bool:  # noqa: ANN401
+    """Say whether Airflow would try the task again (``TaskInstance.is_eligible_to_retry``)."""
+    ti = context["ti"]
+    return bool(ti.try_number <= ti.max_tries)
+
+
 def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     """
     Find the business date: argument, params, partition key, logical date, run_after.

@@ -39,6 +39,7 @@ from airflow_ephemeral_ec2.model.task_context import (
     find_business_date,
     find_epoch,
     find_identity,
+    has_tries_left,
     resolve_table,
 )
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
@@ -157,6 +158,7 @@ class EphemeralEC2Operator(BaseOperator):
             epoch=find_epoch(context),
             business_date=find_business_date(self.business_date, context),
             array_index=int(self.array_index),
+            may_retry=self.wait_for_completion and has_tries_left(context),
         )
 
     def _announce(
@@ -267,7 +269,8 @@ class EphemeralEC2Operator(BaseOperator):
             self.log.info("outcome: %s", describe_ending(record))
             raise AirflowSkipException(f"{record.title}: {describe_ending(record)}")
         earlier = [o for n in range(1, attempt) if (o := store.read_outcome(jobkey, n))]
-        retry = decide_retry(launch.spec, record, earlier)
+        left = has_tries_left(context)
+        retry = decide_retry(launch.spec, record, earlier, has_tries_left=left)
         self.log.error("outcome: %s. %s", describe_ending(record), retry.sentence)
         raise JobEndedError(
             describe_failure(record, retry.sentence), record.outcome, retryable=retry.is_allowed

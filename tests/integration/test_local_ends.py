@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_ephemeral_ec2.local.guest_python import guest_python_folder
-from airflow_ephemeral_ec2.local.testing import local_ec2
+from airflow_ephemeral_ec2.local.testing import LocalCloud, local_ec2
 
 AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 STUBBORN = """#!/usr/bin/env python3
@@ -37,7 +37,12 @@ def home(tmp_path):
 def _launch(cloud, script=STUBBORN, count=1):
     image = cloud.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
     made = cloud.client("ec2").run_instances(
-        ImageId=image, InstanceType="m7i.large", MinCount=count, MaxCount=count, UserData=script
+        ImageId=image,
+        InstanceType="m7i.large",
+        MinCount=count,
+        MaxCount=count,
+        UserData=script,
+        InstanceInitiatedShutdownBehavior="terminate",
     )
     return [one["InstanceId"] for one in made["Instances"]]
 
@@ -216,8 +221,6 @@ def test_an_ordinary_user_gets_the_same(tmp_path):
 
 
 def _run_as_ordinary_user(server, tmp_path):
-    from airflow_ephemeral_ec2.local.testing import LocalCloud
-
     facts = json.loads(server.stdout.readline())
     cloud = LocalCloud(
         facts["url"], Path(facts["home"]), Path(facts["api_log"]), "local", "local",

@@ -1,10 +1,13 @@
 """Who may do what in the local EC2: machines, jobs, and everybody else; and S3's conditions."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.contract import code_key, machine_prefix, report_key, start_lock_key
@@ -34,7 +37,7 @@ def ask(path, method="GET", **headers):
     return urllib.request.urlopen(request).read().decode()
 token = ask("api/token", "PUT", **{"X-aws-ec2-metadata-token-ttl-seconds": "60"})
 path = "meta-data/iam/security-credentials/payer-machine"
-print(ask(path, **{"X-aws-ec2-metadata-token": token}))
+print(ask(path, **{"X-aws-ec2-metadata-token": token}), flush=True)
 import time; time.sleep(1000)
 """
 
@@ -52,8 +55,6 @@ def cloud():
 @pytest.fixture(scope="module")
 def machine(cloud):
     """Return an instance's ARN and its credentials, as its metadata service gave them."""
-    import json
-
     ec2 = cloud.client("ec2")
     image = cloud.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
     instance_id = ec2.run_instances(
@@ -246,9 +247,6 @@ def test_wrong_credentials_are_refused(cloud, machine, change, code):
 
 
 def test_unsigned_requests_are_refused(cloud):
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
     s3 = boto3.client(
         "s3",
         endpoint_url=cloud.url,
@@ -263,7 +261,7 @@ def test_short_lived_credentials_expire_and_the_machine_gets_new_ones():
     with local_ec2(SEED, pending=0, credential_lifetime=2) as cloud:
         image = cloud.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
         role = f"arn:aws:iam::{cloud.account}:role/acme-data"
-        given = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="s")["Credentials"]
+        given = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="job")["Credentials"]
         s3 = cloud.client(
             "s3",
             aws_access_key_id=given["AccessKeyId"],
@@ -338,7 +336,7 @@ def test_more_can_be_seeded_while_it_runs(cloud, machine):
         state_bucket=STATE,
         subnets=["subnet-late"],
         security_groups=["sg-late"],
-        job_roles={"umbra-data": {"bucket": "late-bucket", "read": ["*"]}},
+        job_roles={"umbra-data": {"bucket": "late-bucket", "read": ["in/*"]}},
     )
     subnets = cloud.client("ec2").describe_subnets(
         SubnetIds=["subnet-0a1", "subnet-0b2", "subnet-late"]
@@ -348,7 +346,7 @@ def test_more_can_be_seeded_while_it_runs(cloud, machine):
 
     assert len({one["AvailabilityZone"] for one in subnets}) == 3
     assert _code(cloud.client("s3", **keys).list_objects_v2, Bucket="late-bucket") == "AccessDenied"
-    assert _code(cloud.client("s3", **keys).get_object, Bucket="late-bucket", Key="x") in {
+    assert _code(cloud.client("s3", **keys).get_object, Bucket="late-bucket", Key="in/x") in {
         "AccessDenied", "NoSuchKey",
     }  # fmt: skip
 

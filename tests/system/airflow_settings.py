@@ -18,7 +18,7 @@ SHARED = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     # A payer that is added to the table shows within 30 s; the table is not the DAG file, so
     # Airflow sees it only when it parses the DAG file again.
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
 }

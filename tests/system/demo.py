@@ -179,7 +179,9 @@ def judge(demo, found):
 def main(argv=None):
     given = _options(argv)
     no_proxies()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Also where a shell started us in the background, with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     home = given.home.resolve()
     with contextlib.suppress(FileNotFoundError):
         _remove(home)

@@ -21,7 +21,7 @@ class ServiceError(RuntimeError):
 class Service:
     """One started command; ``stop`` ends it and everything that it started."""
 
-    def __init__(self, name, command, environment, log, grace=8.0):
+    def __init__(self, name, command, environment, log, grace=4.0):
         self.name = name
         self.log = Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)

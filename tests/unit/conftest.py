@@ -45,7 +45,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def make_context():
-    def make(*, max_tries=0, started=datetime(2026, 3, 2, tzinfo=UTC), **params):
+    def make(*, max_tries=2, started=datetime(2026, 3, 2, tzinfo=UTC), **params):
         pushed = {}
         ti = SimpleNamespace(
             dag_id="payer_acme",

@@ -6,8 +6,10 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.exceptions import AccessError
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
-from airflow_ephemeral_ec2.hooks.controller import LEASE_SECONDS, Controller
+from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
 
@@ -445,3 +447,44 @@ def test_the_fleet_is_launched_no_faster_than_ec2_allows(controller, fleet, subm
     controller.tick()
 
     assert len(fleet.requests) == 5
+
+
+def test_a_record_that_cannot_be_read_holds_up_nobody_else(controller, fleet, store, submit):
+    broken = "b" * 40
+    store.write_new(f"test/queue/{broken}-a1.json", b"{}")
+    submit()
+
+    controller.tick()
+
+    assert len(fleet.requests) == 1
+    assert "not a QueueEntry of this version" in controller.story_of(f"{broken}-a1")[0]
+
+
+def test_a_region_that_refuses_us_holds_up_only_its_own_jobs(store, fleet, clock, submit):
+    def fleet_for(_connection, region):
+        if region == "eu-central-1":
+            raise AccessError("eu-central-1", "denied.")
+        return fleet
+
+    controller = Controller(store, fleet_for)
+    refused = submit("a" * 40, region="eu-central-1", priority=900)
+    submit("b" * 40)
+
+    controller.tick()
+
+    assert len(fleet.requests) == 1
+    assert controller.story_of(name_of(refused)) == (
+        "queued: eu-central-1: denied. Will ask again.",
+    )
+
+
+def test_the_more_important_job_is_launched_first(controller, fleet, submit):
+    low = submit("a" * 40, priority=100)
+    high = submit("b" * 40, priority=900)
+
+    controller.tick()
+
+    assert [r["ClientToken"] for r in fleet.requests] == [
+        high.placements[0].client_token,
+        low.placements[0].client_token,
+    ]

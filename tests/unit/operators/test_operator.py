@@ -124,7 +124,7 @@ def test_a_retry_after_a_crash_adopts_the_open_attempt(
 def test_a_cleared_task_supersedes_the_open_attempt(make_operator, make_context, deployment, store):
     first = defer(make_operator(), make_context()).trigger
 
-    second = defer(make_operator(), make_context(max_tries=1)).trigger
+    second = defer(make_operator(), make_context(max_tries=5)).trigger
 
     assert second.attempt == 2
     assert store.read_launch(first.jobkey, 2).supersedes == 1
@@ -288,3 +288,14 @@ def test_the_jobs_output_is_in_no_exception(make_operator, make_context, deploym
         make_operator().execute_complete(make_context(), event)
 
     assert "4711" not in str(error.value)
+
+
+def test_a_task_without_retries_says_that_airflow_will_not_try_again(
+    make_operator, make_context, deployment, store
+):
+    context = make_context(max_tries=0)
+    trigger = defer(make_operator(), context).trigger
+    event = end(store, trigger, Verdict(Outcome.SPOT_INTERRUPTED, "gone", Budget.INFRA))
+
+    with pytest.raises(AirflowFailException, match="the task has no retries left in Airflow"):
+        make_operator().execute_complete(context, event)

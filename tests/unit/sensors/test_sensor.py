@@ -112,3 +112,34 @@ def test_a_poke_takes_a_success_of_any_run_of_that_date(deployment, store, start
     value = make_sensor(deferrable=False).poke(make_context()).xcom_value
 
     assert value["jobkey"] == "b" * 40
+
+
+def test_a_launch_that_nobody_awaited_is_not_expected_to_be_retried(
+    deployment, store, started, make_context
+):
+    end(store, started(may_retry=False), Outcome.SPOT_INTERRUPTED, Budget.INFRA)
+
+    with pytest.raises(AirflowFailException, match="no retries left"):
+        make_sensor(deferrable=False).poke(make_context())
+
+
+def test_an_array_has_succeeded_when_every_part_has(deployment, store, started, make_context):
+    sensor = make_sensor(deferrable=False)
+    first = started(jobkey="a" * 40, array_size=2)
+    end(store, first, Outcome.SUCCEEDED, exit_code=0)
+    assert sensor.poke(make_context()).is_done is False
+
+    second = started(jobkey="b" * 40, array_size=2, array_index=1)
+    assert sensor.poke(make_context()).is_done is False
+    end(store, second, Outcome.SUCCEEDED, exit_code=0)
+
+    assert sensor.poke(make_context()).is_done is True
+
+
+def test_an_array_fails_with_its_failed_part(deployment, store, started, make_context):
+    end(store, started(jobkey="a" * 40, array_size=2), Outcome.SUCCEEDED, exit_code=0)
+    bad = started(jobkey="b" * 40, array_size=2, array_index=1)
+    end(store, bad, Outcome.JOB_FAILED, exit_code=65)
+
+    with pytest.raises(AirflowFailException, match="attempt 1: job failed"):
+        make_sensor(deferrable=False).poke(make_context())

@@ -1,0 +1,87 @@
+"""A plan as people read it, on five lines."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.model.duration import compact_duration
+from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
+
+if TYPE_CHECKING:
+    from airflow_ephemeral_ec2.model.plan import LaunchRecord
+
+SHOWN_PLACEMENTS = 6
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row's code folder and whether the machine would find it."""
+
+    folder: str | None
+    sha256: str | None
+    word: str
+    """``pushed``, ``not pushed``, ``changed since it was pushed``, ``recorded`` or ``none``."""
+
+
+def describe_plan(
+    record: LaunchRecord,
+    code: Standing,
+    limit_vcpus: int | None,
+    placeholders: tuple[str, ...],
+    placement: int,
+) -> list[str]:
+    """Say what comes before, what is launched, what it takes, how long, and how many bytes."""
+    spec = record.spec
+    before = ", ".join(
+        f"{spec.payer}/{job} {record.business_date} success" for job in spec.depends_on
+    )
+    limit = f"of {limit_vcpus} vCPU" if limit_vcpus else "vCPU, no limit in the table"
+    runtime, boot = compact_duration(spec.max_runtime), compact_duration(spec.boot_timeout)
+    size = len(base64.b64decode(record.user_data))
+    lines = [
+        _line("after", before or "nothing", f"priority {spec.priority}"),
+        _line("launch", describe_placements(record)),
+        _line("uses", f"{record.vcpus} {limit}", _say_image(record)),
+        _line("ends", f"at most {runtime} + {boot} boot, then terminated"),
+        _line("bytes", f"user data {size:,} of {USER_DATA_LIMIT:,}; {_say_code(code)}"),
+    ]
+    if record.run_id != "preview":
+        chosen = record.placements[placement]
+        asked = f"attempt {record.attempt} of {record.run_id}, placement {placement + 1}: {chosen}"
+        lines.append(_line("asked", asked))
+    if placeholders:
+        lines.append(_line("not yet", f"known: {'; '.join(placeholders)}"))
+    return lines
+
+
+def describe_placements(record: LaunchRecord) -> str:
+    """``1 c7i.16xlarge subnet-0a1   2 same subnet-0b2   3 c6i.16xlarge subnet-0a1``."""
+    words, before = [], ""
+    for number, one in enumerate(record.placements[:SHOWN_PLACEMENTS], start=1):
+        market = "" if one.capacity_type == "on-demand" else f" {one.capacity_type}"
+        kind = f"{one.instance_type}{market}"
+        words.append(f"{number} {'same' if kind == before else kind} {one.subnet}")
+        before = kind
+    more = len(record.placements) - SHOWN_PLACEMENTS
+    return "   ".join(words) + (f"   and {more} more" if more > 0 else "")
+
+
+def _say_image(record: LaunchRecord) -> str:
+    asked = record.spec.ami
+    if not asked.startswith("ssm:"):
+        return record.image_id
+    if set(record.image_id) <= set("ami-0"):
+        return f"AMI looked up at launch ({asked})"
+    return f"{record.image_id} (from {asked})"
+
+
+def _say_code(code: Standing) -> str:
+    if code.sha256 is None:
+        return "no code"
+    return f"code sha256 {code.sha256[:12]}..., {code.word}"
+
+
+def _line(title: str, first: str, second: str = "") -> str:
+    return f"{title:<9}{first:<42}{second}".rstrip() if second else f"{title:<9}{first}"
