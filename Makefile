@@ -43,7 +43,7 @@ system: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/system
 
 lowest: .venv-lowest/ready
-	$(NO_PROXY_HERE) $(LOWEST)/python $(PYTEST) -n 2 tests/unit
+	$(NO_PROXY_HERE) $(LOWEST)/python $(PYTEST) -W ignore -n 2 tests/unit
 
 screenshots: .venv/ready ## Pictures of the demo for the docs, into docs/images (needs chromium)
 	$(BIN)/python -m tests.system.screenshots

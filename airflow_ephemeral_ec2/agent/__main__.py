@@ -29,7 +29,7 @@ def main(blob: str, agent_sha256: str) -> None:
     try:
         local = VARIABLE in environ
         systemd = not local and os.path.isdir("/run/systemd/system")
-        home = environ.get("EPHEMERAL_EC2_HOME") or (os.getcwd() if local else HOME)
+        home = os.getcwd() if local else HOME
         supervisor = Supervisor(
             json.loads(zlib.decompress(base64.b64decode(blob))),
             environ,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ERROR_CODE = re.compile(rb'<Code>(\w+)</Code>|"__type"\s*:\s*"(?:[^"]*#)?(\w+)')
 PASSING = re.compile(
-    "TooSkewed|Expired|InvalidToken|InvalidAccessKey|Throttl|RequestTimeout|SlowDown| 409| 429"
+    "TooSkewed|Expired|Invalid(Token|Access)|Throttl|RequestTimeout|SlowDown| 409| 429"
 )
 """What new credentials, the right time or patience can cure."""
 

@@ -122,12 +122,11 @@ class CredentialServer:
 
     def _answer(self, request: str) -> tuple[str, Mapping[str, str]]:
         given = re.search(r"(?mi)^authorization:[ \t]*(\S+)", request)
-        if not given or not hmac.compare_digest(given.group(1), self.token):
-            return "403 Forbidden", {"message": "wrong or no authorization token"}
-        if not request.startswith("GET /credentials "):
-            return "404 Not Found", {"message": "only GET /credentials"}
+        known = given and hmac.compare_digest(given.group(1), self.token)
+        if not known or not request.startswith("GET /credentials "):
+            return "403 Forbidden", {"message": "wrong path or token"}
         try:
             keys = self.keys()
         except Failure as e:
-            return "503 Service Unavailable", {"message": e.message}
+            return "503 Unavailable", {"message": e.message}
         return "200 OK", keys

@@ -65,7 +65,7 @@ class Imds:
             lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "21600"}
             answer = self._transport.send("PUT", self.endpoint + "/latest/api/token", lifetime)
             if answer.status != 200:
-                raise Transient(f"IMDS gave no session token: HTTP {answer.status}")
+                raise Transient(f"IMDS token: HTTP {answer.status}")
             self._token = answer.body.decode()
         header = {"X-aws-ec2-metadata-token": self._token}
         answer = self._transport.send("GET", self.endpoint + path, header)

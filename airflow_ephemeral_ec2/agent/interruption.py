@@ -21,7 +21,7 @@ INTERVAL = 5.0
 
 def watch_for_spot_notice(
     imds: Imds, notify: Callable[[], object], ended: threading.Event, interval: float = INTERVAL
-) -> threading.Thread:
+) -> None:
     """Call ``notify`` once, from a thread, when the notice is there; stop at ``ended``."""
 
     def watch() -> None:
@@ -31,6 +31,4 @@ def watch_for_spot_notice(
                     notify()
                     return
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=watch, daemon=True).start()

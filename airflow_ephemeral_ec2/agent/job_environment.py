@@ -1,7 +1,7 @@
 """What a job finds around it: its variables, and who it is."""
 
 # Pathlib costs bytes and 10 ms at start; the commands are the job and ours.
-# ruff: noqa: PTH123, S603
+# ruff: noqa: S603
 
 from __future__ import annotations
 
@@ -46,19 +46,10 @@ def job_environment(
 
 def job_user() -> str:
     """Return an unprivileged user of the machine, made now if need be."""
-    command = ["useradd", "--system", "--no-create-home", "--shell", "/bin/sh", USER]
+    command = ["useradd", "--system", USER]
     try:
         subprocess.run(command, check=False, capture_output=True, timeout=30)
         pwd.getpwnam(USER)
     except (OSError, KeyError, subprocess.SubprocessError):
         return NOBODY
     return USER
-
-
-def boot_id() -> str:
-    """Return the kernel's id of this boot, or an empty text where it has none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

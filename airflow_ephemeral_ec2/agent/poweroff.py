@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 VARIABLE = "EPHEMERAL_EC2_POWEROFF"
 SYSRQ = "echo o >/proc/sysrq-trigger"
 NO_DEPENDENCIES = "DefaultDependencies=no"
+TIMER = (
+    "systemd-run", "--no-block", "--on-active=45", "--timer-property=" + NO_DEPENDENCIES,
+    "--property=" + NO_DEPENDENCIES, "/bin/sh", "-c",
+    "systemctl --force poweroff; sleep 30; " + SYSRQ,
+)  # fmt: skip
+"""Armed first: it outlives this process, which must not hold up the way down."""
 LADDER = (
-    # Armed first: it outlives this process, which must not hold up the way down.
-    (
-        "systemd-run", "--no-block", "--on-active=45", "--timer-property=" + NO_DEPENDENCIES,
-        "--property=" + NO_DEPENDENCIES, "/bin/sh", "-c",
-        "systemctl --force poweroff; sleep 30; " + SYSRQ,
-    ),
     ("systemctl", "poweroff"),
     ("poweroff",),
-    ("systemctl", "--force", "poweroff"),
     ("poweroff", "-f"),
     ("/bin/sh", "-c", SYSRQ),
-)  # fmt: skip
+)
 STEP_SECONDS = 60.0
 
 
@@ -53,7 +52,9 @@ def power_off(
     if replacement:
         run(json.loads(replacement) if replacement.startswith("[") else [replacement])
         return
+    run(TIMER)
     for argv in LADDER:
-        if run(argv) == 0 and argv[0] == "systemctl":
-            return
-    sleep(STEP_SECONDS)
+        if run(argv) == 0:
+            if argv[0] == "systemctl":
+                return
+            sleep(STEP_SECONDS)

@@ -6,7 +6,7 @@ own, for a local EC2 and for machines without systemd.
 """
 
 # Pathlib costs bytes and 10 ms at start; the commands are the job and ours.
-# ruff: noqa: PTH103, PTH112, PTH120, PTH123, PTH208, S603, S607
+# ruff: noqa: PTH103, PTH108, PTH112, PTH123, PTH208, S603, S607
 
 from __future__ import annotations
 
@@ -204,6 +204,7 @@ def output_pipe(user: str) -> tuple[int, int]:
     """Return a pipe to read output from and its other end; with a user, named for ``user``."""
     if not user:
         return os.pipe()
+    os.makedirs(RUN, mode=0o755, exist_ok=True)
     path = RUN + "/log"
     _named_pipe(path, user)
     receive = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -242,7 +243,6 @@ def job_script(argv: Sequence[str], environ: Mapping[str, str], folder: str) -> 
 
 
 def _write(path: str, text: str, user: str = "root") -> None:
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     if user != "root":
@@ -250,7 +250,6 @@ def _write(path: str, text: str, user: str = "root") -> None:
 
 
 def _named_pipe(path: str, user: str) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     if os.path.lexists(path):
         os.unlink(path)
     os.mkfifo(path, 0o600)
@@ -271,28 +270,29 @@ def _send(send: Callable[[int, int], None], pid: int, number: int) -> None:
 
 def descendants(root: int) -> Iterator[int]:
     """Yield the process ids below ``root``, from /proc; nothing where there is none."""
-    parents: dict[int, list[int]] = {}
+    parents: dict[str, list[str]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(name))
-    found = [root]
+        words = read(f"/proc/{name}/stat").rpartition(")")[2].split()
+        if name.isdigit() and words:
+            parents.setdefault(words[1], []).append(name)
+    found = [str(root)]
     while found:
         children = parents.get(found.pop(), [])
         found += children
-        yield from children
+        yield from map(int, children)
 
 
 def oom_kills() -> int:
     """Return how often the kernel killed in this cgroup (v2) for want of memory; 0 if unknown."""
+    group = read("/proc/self/cgroup").rpartition("0::")[2].strip()
+    found = re.search(r"oom_kill (\d+)", read(f"/sys/fs/cgroup{group}/memory.events"))
+    return int(found.group(1)) if found else 0
+
+
+def read(path: str) -> str:
+    """Return a file of the kernel's; empty if it is not there."""
     try:
-        with open("/proc/self/cgroup") as file:
-            group = file.read().rpartition("0::")[2].strip()
-        with open(f"/sys/fs/cgroup{group}/memory.events") as file:
-            return int(re.findall(r"oom_kill (\d+)", file.read())[0])
-    except (OSError, IndexError):
-        return 0
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -68,18 +68,18 @@ def read_result(path: str) -> tuple[object, str | None]:
     except FileNotFoundError:
         return None, None
     except OSError as e:
-        return None, f"the result cannot be opened: {errno.errorcode.get(e.errno or 0)}"
+        return None, f"cannot be opened: {errno.errorcode.get(e.errno or 0)}"
     with open(handle, "rb") as file:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-            return None, "the result is not a plain file"
+            return None, "not a plain file"
         if facts.st_size > RESULT_LIMIT:
-            return None, f"the result has {facts.st_size:,} bytes; {RESULT_LIMIT:,} are allowed"
+            return None, f"{facts.st_size:,} bytes, {RESULT_LIMIT:,} allowed"
         try:
             result = json.loads(file.read(RESULT_LIMIT))
             encode(result)
         except (ValueError, RecursionError):
-            return None, "the result is not JSON"
+            return None, "not JSON"
         return result, None
 
 

@@ -6,15 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.agent.failure import Failure
-from airflow_ephemeral_ec2.contract import ERROR_SECRETS
+from airflow_ephemeral_ec2.contract import ERROR_INTERNAL, ERROR_SECRETS
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.agent.aws import Aws
 
-SERVICES = {
-    "ssm": ("AmazonSSM.GetParameter", "Name", ("Parameter", "Value")),
-    "secretsmanager": ("secretsmanager.GetSecretValue", "SecretId", ("SecretString",)),
-}
+TARGETS = {"ssm": "AmazonSSM.GetParameter", "secretsmanager": "secretsmanager.GetSecretValue"}
 
 
 def secret_value(aws: Aws, reference: str, patience: float) -> str:
@@ -25,21 +22,18 @@ def secret_value(aws: Aws, reference: str, patience: float) -> str:
 
     """
     service, _, name = reference.partition(":")
-    if service not in SERVICES:
+    if service not in TARGETS:
         raise Failure(ERROR_SECRETS, f"{reference!r}: expected ssm:NAME or secretsmanager:NAME")
-    target, field, path = SERVICES[service]
-    question: dict[str, object] = {field: name}
-    if service == "ssm":
-        question["WithDecryption"] = True
-    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": target}
+    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": TARGETS[service]}
+    question = {"Name": name, "WithDecryption": True} if service == "ssm" else {"SecretId": name}
     body = json.dumps(question).encode()
     try:
         answer = aws.ask(service, "POST", aws.url(service) + "/", headers, body, patience=patience)
-        found = json.loads(answer.body)
-        for step in path:
-            found = found[step]
-    except (KeyError, ValueError) as e:
-        raise Failure(ERROR_SECRETS, f"{reference}: it holds no text") from e
     except Failure as e:
-        raise Failure(e.kind, f"{reference}: {e.message}") from e
-    return str(found)
+        kind = ERROR_SECRETS if e.kind == ERROR_INTERNAL else e.kind
+        raise Failure(kind, f"{reference}: {e.message}") from e
+    found = json.loads(answer.body)
+    text = found.get("SecretString") or found.get("Parameter", {}).get("Value")
+    if not text:
+        raise Failure(ERROR_SECRETS, f"{reference}: it holds no text")
+    return str(text)

@@ -18,9 +18,9 @@ from airflow_ephemeral_ec2.agent.code_archive import unpack
 from airflow_ephemeral_ec2.agent.credentials import CredentialServer, Renewed, assume_role
 from airflow_ephemeral_ec2.agent.failure import Failure, Interrupted
 from airflow_ephemeral_ec2.agent.interruption import watch_for_spot_notice
-from airflow_ephemeral_ec2.agent.job_environment import boot_id, job_environment, job_user
+from airflow_ephemeral_ec2.agent.job_environment import job_environment, job_user
 from airflow_ephemeral_ec2.agent.log_streamer import LogStreamer
-from airflow_ephemeral_ec2.agent.process import PlainJob, SystemdJob, output_pipe, own
+from airflow_ephemeral_ec2.agent.process import PlainJob, SystemdJob, output_pipe, own, read
 from airflow_ephemeral_ec2.agent.report import disk, empty_report, encode, read_result
 from airflow_ephemeral_ec2.agent.secret_values import secret_value
 from airflow_ephemeral_ec2.agent.store import Store
@@ -176,7 +176,7 @@ class Supervisor:
         key = start_lock_key(config["env"], config["jobkey"], config["attempt"], config["nonce"])
         mine = {
             "instance_id": self.report["instance_id"],
-            "boot_id": boot_id(),
+            "boot_id": read("/proc/sys/kernel/random/boot_id").strip(),
             "nonce": config["nonce"],
             "taken_at": self.clock.iso(),
         }

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 BLOCK = 1 << 20
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of the file that an answer goes to, not of the network."""
 MAX_DELAY = 10.0
 SMALL = 1 << 16
 """Bytes of an answer that is not meant for a file."""
@@ -81,8 +79,8 @@ class Transport:
             if response.length:
                 raise Transient(f"{host} closed the connection too early")
         except (http.client.HTTPException, OSError) as e:
-            if getattr(e, "errno", None) in DISK_ERRORS:
-                raise
+            if getattr(e, "errno", None) == errno.ENOSPC:
+                raise  # not of the network, but of the file that the answer goes to
             raise Transient(f"{host}: {type(e).__name__}: {e}") from e
         finally:
             connection.close()

@@ -43,7 +43,7 @@ class Attempt:
         self._terminal = terminal
         self._controller = Controller(access.store, access.fleet_for)
         self._arn: str | None = None
-        self._next_chunk = 0
+        self._next_chunk = 1
 
     def run(self) -> OutcomeRecord:
         """

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.local_cloud import LocalCloud, local_cloud
-from airflow_ephemeral_ec2.cli.run import exports
+from airflow_ephemeral_ec2.cli.run import environ_of, exports
 from airflow_ephemeral_ec2.cli.seeds import plan_seeds
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    import subprocess
     from collections.abc import Mapping
 
     from airflow_ephemeral_ec2.cli.terminal import Terminal
@@ -68,9 +68,7 @@ def _announce(cloud: LocalCloud, settings: Settings, terminal: Terminal) -> None
             "url": cloud.url,
             "home": cloud.home,
             "api_log": cloud.api_log,
-            "environ": dict(
-                line.removeprefix("export ").split("=", 1) for line in exports(cloud, settings)
-            ),
+            "environ": environ_of(cloud, settings),
         }
     )
     for line in exports(cloud, settings):

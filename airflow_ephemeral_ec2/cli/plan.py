@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.cli.access import Given, known_setting, open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.plan_text import Standing, describe_plan
-from airflow_ephemeral_ec2.cli.preview import check_user_data, code_folder, placeholder, preview_launch
+from airflow_ephemeral_ec2.cli.preview import (
+    check_user_data,
+    code_folder,
+    placeholder,
+    preview_launch,
+)
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.contract import refused_key
 from airflow_ephemeral_ec2.exceptions import ConfigurationError

@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.cli.preview import MADE_AT_LAUNCH
 from airflow_ephemeral_ec2.model.duration import compact_duration
 from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
 
@@ -51,8 +52,9 @@ def describe_plan(
         chosen = record.placements[placement]
         asked = f"attempt {record.attempt} of {record.run_id}, placement {placement + 1}: {chosen}"
         lines.append(_line("asked", asked))
-    if placeholders:
-        lines.append(_line("not yet", f"known: {'; '.join(placeholders)}"))
+    unknown = [name for name in placeholders if name not in MADE_AT_LAUNCH]
+    if unknown:
+        lines.append(_line("unknown", ", ".join(unknown)))
     return lines
 
 
@@ -73,8 +75,13 @@ def _say_image(record: LaunchRecord) -> str:
     if not asked.startswith("ssm:"):
         return record.image_id
     if set(record.image_id) <= set("ami-0"):
-        return f"AMI looked up at launch ({asked})"
-    return f"{record.image_id} (from {asked})"
+        return f"AMI from {_shorten(asked)}"
+    return f"{record.image_id} (from {_shorten(asked)})"
+
+
+def _shorten(parameter: str) -> str:
+    """``ssm:.../al2023-ami-kernel-default-x86_64``."""
+    return f"ssm:.../{parameter.rsplit('/', 1)[-1]}"
 
 
 def _say_code(code: Standing) -> str:

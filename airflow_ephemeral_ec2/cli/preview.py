@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 USUAL_ROOT_DEVICE = "/dev/xvda"
 AGENT_ROOM = 12_500
 """Bytes of user data that agent and boothook take at most; a test holds them to it."""
+MADE_AT_LAUNCH = ("nonce", "jobkey", "client tokens")
 FIXED_CONFIG = 900
 """Bytes of the agent's config that do not come from the row, generously."""
 
@@ -62,7 +63,7 @@ def preview_launch(
     # Loaded late: assembling the agent takes longer than reading a table.
     from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source  # noqa: PLC0415
 
-    unknown = ["nonce", "jobkey", "client tokens"]
+    unknown = list(MADE_AT_LAUNCH)
     image = _preview_image(spec, lock, unknown)
     facts = LaunchFacts(
         environment=environment,
@@ -89,7 +90,7 @@ def _preview_image(spec: JobSpec, lock: LockFile, unknown: list[str]) -> ImageFa
     known = lock.images.get(spec.ami)
     if known:
         return known
-    unknown.append(f"root device of {spec.ami} ({USUAL_ROOT_DEVICE} assumed; push looks it up)")
+    unknown.append(f"root device ({USUAL_ROOT_DEVICE} assumed; push looks it up)")
     architecture = find_image_architecture(spec.ami, lock) or "x86_64"
     return ImageFacts(architecture=architecture, root_device=USUAL_ROOT_DEVICE)
 
@@ -97,7 +98,7 @@ def _preview_image(spec: JobSpec, lock: LockFile, unknown: list[str]) -> ImageFa
 def _preview_image_id(spec: JobSpec, unknown: list[str]) -> str:
     if not spec.ami.startswith("ssm:"):
         return spec.ami
-    unknown.append(f"AMI id (looked up at launch from {spec.ami})")
+    unknown.append("AMI id (looked up at launch)")
     return "ami-" + "0" * 17
 
 
@@ -110,9 +111,7 @@ def _preview_types(
         vcpus = find_vcpus(name, lock)
         if vcpus is None:
             unknown.append(f"vCPUs of {name} (1 assumed; push looks them up)")
-        found[name] = InstanceFacts(
-            vcpus=vcpus or 1, memory_mib=1, architecture=image.architecture
-        )
+        found[name] = InstanceFacts(vcpus=vcpus or 1, memory_mib=1, architecture=image.architecture)
     return found
 
 

@@ -8,7 +8,12 @@ from airflow_ephemeral_ec2.cli.access import Given, open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.preview import check_user_data
 from airflow_ephemeral_ec2.config_table import load_table
-from airflow_ephemeral_ec2.hooks.code_push import CodeUpload, describe_changes, push_table, write_lock
+from airflow_ephemeral_ec2.hooks.code_push import (
+    CodeUpload,
+    describe_changes,
+    push_table,
+    write_lock,
+)
 
 if TYPE_CHECKING:
     import argparse

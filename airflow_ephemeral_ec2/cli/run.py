@@ -32,7 +32,12 @@ from airflow_ephemeral_ec2.hooks.clients import clients_from_environment
 from airflow_ephemeral_ec2.hooks.code_push import push_code
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.outcome import Outcome
-from airflow_ephemeral_ec2.model.record import OutcomeRecord, describe_ending, describe_story, xcom_of
+from airflow_ephemeral_ec2.model.record import (
+    OutcomeRecord,
+    describe_ending,
+    describe_story,
+    xcom_of,
+)
 from airflow_ephemeral_ec2.model.spec import LockFile
 from airflow_ephemeral_ec2.model.task_context import parse_business_date
 from airflow_ephemeral_ec2.settings import Settings
@@ -65,12 +70,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     access = open_access(
         Given(options.environment, options.bucket, options.region, options.endpoint_url)
     )
-    return _run(options, terminal, access, _order(options, table, spec, table.lock))
+    return _run(terminal, access, _order(options, table, spec, table.lock))
 
 
-def _run(
-    options: argparse.Namespace, terminal: Terminal, access: Access, order: LaunchOrder
-) -> int:
+def _run(terminal: Terminal, access: Access, order: LaunchOrder) -> int:
     outcome = Attempt(access, order, terminal).run()
     exit_code = find_exit_code(outcome)
     for line in describe_story(outcome):
@@ -148,7 +151,7 @@ def _run_in_cloud(
         count = upload(files, options.input, f"incoming/{spec.payer}/{options.date}/")
         terminal.tell(f"{count} files of {options.input} uploaded to s3://{data}/incoming/", "dim")
     order = _order(options, table, _with_known_image(access, spec), lock)
-    exit_code = _run(options, terminal, access, order)
+    exit_code = _run(terminal, access, order)
     if files and options.output:
         count = download(files, f"payers/{spec.payer}/", options.output)
         terminal.tell(f"{count} files written to {options.output}", "dim")
@@ -220,12 +223,17 @@ def _keep(terminal: Terminal, access: Access, cloud: LocalCloud) -> None:
         terminal.tell("stopping the local EC2")
 
 
-def exports(cloud: LocalCloud, settings: Settings) -> list[str]:
-    """Write what a shell must export to use a local EC2 and its bucket of record."""
+def environ_of(cloud: LocalCloud, settings: Settings) -> dict[str, str]:
+    """Name what a program needs to use a local EC2 and its bucket of record."""
     prefix = "AIRFLOW__EPHEMERAL_EC2__"
-    names = cloud.environ(settings.region) | {
+    return cloud.environ(settings.region) | {
         f"{prefix}ENVIRONMENT": settings.environment,
         f"{prefix}BUCKET": settings.bucket,
         f"{prefix}REGION": settings.region,
     }
-    return [f"export {name}={shlex.quote(value)}" for name, value in names.items()]
+
+
+def exports(cloud: LocalCloud, settings: Settings) -> list[str]:
+    """Write it as lines for a shell."""
+    named = environ_of(cloud, settings).items()
+    return [f"export {name}={shlex.quote(value)}" for name, value in named]

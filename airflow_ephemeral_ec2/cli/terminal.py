@@ -12,12 +12,15 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.status import Status
+
 
 class Terminal:
     """stdout and stderr of one call; plain text where they are not a terminal."""
 
     def __init__(self, *, is_json: bool = False) -> None:
         self.is_json = is_json
+        self._status: Status | None = None
         self._out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
 
@@ -29,11 +32,13 @@ class Terminal:
         """Write a result for people; says nothing when a program reads."""
         if not self.is_json:
             self._out.print(text, markup=False)
+            sys.stdout.flush()
 
     def show_json(self, value: object) -> None:
         """Write the one result for a program."""
         if self.is_json:
             sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+            sys.stdout.flush()
 
     def tell(self, text: str, style: str = "") -> None:
         """Tell what happens, on stderr."""
@@ -42,9 +47,14 @@ class Terminal:
     def write_bytes(self, data: bytes) -> None:
         """Write raw bytes to stdout, or to stderr when a program reads JSON there."""
         stream = sys.stderr if self.is_json else sys.stdout
+        if self._status is not None:
+            # A spinner in the middle of somebody else's line would spoil both.
+            self._status.stop()
         stream.flush()
         stream.buffer.write(data)
         stream.buffer.flush()
+        if self._status is not None:
+            self._status.start()
 
     @contextmanager
     def activity(self, text: str) -> Iterator[None]:
@@ -52,5 +62,6 @@ class Terminal:
         if not self._err.is_terminal:
             yield
             return
-        with self._err.status(text):
+        with self._err.status(text) as self._status:
             yield
+        self._status = None

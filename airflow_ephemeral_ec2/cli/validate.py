@@ -41,7 +41,9 @@ def summarize(table: ConfigTable) -> list[str]:
     codes = sorted({spec.code for spec in table.specs if spec.code})
     missing = [code for code in codes if code not in table.lock.code]
     if missing:
-        lines.append(f"code     not pushed: {', '.join(missing)}; run: ephemeral-ec2 push {table.path}")
+        lines.append(
+            f"code     not pushed: {', '.join(missing)}; run: ephemeral-ec2 push {table.path}"
+        )
     return lines
 
 

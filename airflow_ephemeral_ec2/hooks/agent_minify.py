@@ -15,6 +15,7 @@ from string import ascii_lowercase, ascii_uppercase
 from types import ModuleType
 
 _SPACED = re.compile(r" ?([-=+*/<>(){}\[\],:|%!]+) ?")
+_COMPOUND = re.compile(r" *(if|for|while|def|class|try|with|else|elif|except|finally)\b")
 _TEXT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""")
 
 _INSTANCE_ATTRIBUTES = ("errno", "length", "pid", "reason", "returncode", "status", "strerror")
@@ -65,8 +66,8 @@ def minify(module: ast.Module, *, keep: set[str]) -> str:
     _inline_constants(module)
     _Renamer(module, keep).rename()
     text = ast.unparse(ast.fix_missing_locations(module))
-    lines = [line for line in text.split("\n") if line]
-    return "\n".join(_squeeze(line) for line in lines) + "\n"
+    lines = [_squeeze(line) for line in text.split("\n") if line]
+    return "\n".join(_join(lines)) + "\n"
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -166,7 +167,9 @@ class _Names:
                 names.append(node.name)
             elif isinstance(node, ast.Assign):
                 names += [name.id for name in node.targets if isinstance(name, ast.Name)]
+        uses = Counter(_mentions(module))
         wanted = [name for name in [*names, *sorted(keywords)] if name not in self.kept]
+        wanted.sort(key=lambda name: -uses[name])
         return dict(zip(wanted, _short_names(ascii_uppercase, ascii_lowercase), strict=False))
 
     @staticmethod
@@ -174,8 +177,16 @@ class _Names:
         names = Counter(node.attr for node in nodes if isinstance(node, ast.Attribute))
         names.update(sorted(own))
         order = [name for name, _ in names.most_common() if name in own]
-        letters = _short_names(ascii_uppercase + ascii_lowercase, ascii_lowercase)
+        letters = _short_names(ascii_lowercase + ascii_uppercase, ascii_lowercase)
         return dict(zip(order, letters, strict=False))
+
+
+def _mentions(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            yield node.arg
 
 
 def _is_own(node: ast.Attribute) -> bool:
@@ -258,3 +269,29 @@ def _squeeze(line: str) -> str:
     parts = _TEXT.split(code)
     parts[::2] = [_SPACED.sub(r"\1", part) for part in parts[::2]]
     return " " * ((len(line) - len(code)) // 4) + "".join(parts)
+
+
+def _join(lines: list[str]) -> list[str]:
+    """Put simple statements of one block on one line, behind its colon if there is no other."""
+    joined: list[str] = []
+    for line in lines:
+        above = joined[-1] if joined else ""
+        both_simple = not _COMPOUND.match(line) and not _COMPOUND.match(above)
+        if above and both_simple and _depth(line) == _depth(above):
+            joined[-1] += ";" + line.lstrip(" ")
+        else:
+            joined.append(line)
+    blocks: list[str] = []
+    for number, line in enumerate(joined):
+        above = blocks[-1] if blocks else ""
+        after = joined[number + 1] if number + 1 < len(joined) else ""
+        only = above.endswith(":") and _depth(above) < _depth(line) > _depth(after)
+        if only and not _COMPOUND.match(line):
+            blocks[-1] += line.lstrip(" ")
+        else:
+            blocks.append(line)
+    return blocks
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))

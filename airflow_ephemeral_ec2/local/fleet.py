@@ -113,6 +113,12 @@ class Fleet:
                         del backend.reservations[key]
                 del self.members[instance_id]
 
+    def living(self) -> list[str]:
+        """List the instances that are not terminated."""
+        with self.lock:
+            members = self.members.items()
+            return [one for one, m in members if m.machine.state is not State.TERMINATED]
+
     def close(self) -> None:
         """End every machine at once and wait for it."""
         self.runner.close()

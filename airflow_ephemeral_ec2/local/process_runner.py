@@ -49,28 +49,31 @@ class ProcessRunner:
 
     def __post_init__(self) -> None:
         self._other_user = os.geteuid() == 0
-        self._folders = self._make_root()
+        self.folder = self._make_folder()
         self._python: Path | None = None
         self._python_lock = threading.Lock()
         self._guests: set[ProcessGuest] = set()
         self._closed = False
         self._sweeper = self._start_sweeper()
 
-    def _make_root(self) -> Path:
-        folder = self.home / "instances"
-        folder.mkdir(parents=True, exist_ok=True)
+    def _make_folder(self) -> Path:
+        self.home.mkdir(parents=True, exist_ok=True)
+        # A private home is out of reach of instances that are other users.
+        reachable = is_reachable(self.home) or not self._other_user
+        # A name of its own: what cleans up after a killed server must not hit its successor.
+        place = tempfile.mkdtemp(
+            prefix="instances-" if reachable else "ephemeral-ec2-instances-",
+            dir=self.home if reachable else None,
+        )
+        folder = Path(place)
         folder.chmod(0o711)
-        if self._other_user and not is_reachable(folder.parent):
-            # The home is private and instances are other users: they need a place of their own.
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="ephemeral-ec2-instances-"))
-            folder.chmod(0o711)
         return folder
 
     def _start_sweeper(self) -> "subprocess.Popen[bytes]":
         state_file = str(self.state_file.absolute()) if self.state_file else ""
+        arguments = [str(self.folder), state_file, str(os.getpid())]
         return subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-I", "-S", "-c", _SWEEP, _SCRIPTS, str(self._folders), state_file],
+            [sys.executable, "-I", "-S", "-c", _SWEEP, _SCRIPTS, *arguments],
             stdin=subprocess.PIPE,
             env={},
             cwd="/",
@@ -80,7 +83,7 @@ class ProcessRunner:
         """Find or make the instances' Python; slow only the first time."""
         with self._python_lock:
             if self._python is None:
-                place = self._folders / ".python"
+                place = self.folder / ".python"
                 self._python = guest_python_folder(place, other_user=self._other_user)
             return self._python
 
@@ -90,7 +93,7 @@ class ProcessRunner:
             raise OSError(msg)
         scripts = read_user_data(guest.user_data).scripts
         lease = lease_user_id() if self._other_user else None
-        folder = self._folders / guest.instance_id
+        folder = self.folder / guest.instance_id
         running = ProcessGuest(self, folder, lease, report)
         self._guests.add(running)
         self._furnish(folder, scripts, lease.uid if lease else 0)
@@ -107,7 +110,7 @@ class ProcessRunner:
         for running in list(self._guests):
             running.wait(10)
         with self._python_lock:
-            guest_processes.remove_tree(str(self._folders))
+            guest_processes.remove_tree(str(self.folder))
         if self._sweeper.stdin:
             self._sweeper.stdin.close()
         self._sweeper.wait(10)

@@ -45,7 +45,9 @@ class LocalServer:
         self.options = options
         options.home.mkdir(parents=True, exist_ok=True)
         self.log = ApiLog(options.api_log)
-        self.runner = ProcessRunner(options.home, options.delays.stop_grace, options.max_file_bytes)
+        self.runner = ProcessRunner(
+            options.home, options.delays.stop_grace, options.max_file_bytes, options.state_file
+        )
         sessions = SessionBook(options.credential_lifetime)
         self.fleet = Fleet(self.log, self.runner, sessions, options.delays, options.visible)
         faults = FaultBook()
@@ -73,6 +75,7 @@ class LocalServer:
             "url": f"http://{shown}:{self._http.server_port}",
             "pid": os.getpid(),
             "home": str(self.options.home),
+            "instances": str(self.runner.folder),
             "api_log": str(self.options.api_log),
             "account": ACCOUNT,
             "access_key_id": ADMIN_ACCESS_KEY,
@@ -100,10 +103,11 @@ class LocalServer:
             self.close()
 
     def close(self) -> None:
+        left = self.fleet.living()
         self.fleet.close()
         if self.options.state_file:
             self.options.state_file.unlink(missing_ok=True)
-        self.log.write(event="stopped", pid=os.getpid())
+        self.log.write(event="stopped", pid=os.getpid(), ended_with_server=left)
 
     def _stop(self, *_: object) -> None:
         threading.Thread(target=self._http.shutdown, daemon=True).start()

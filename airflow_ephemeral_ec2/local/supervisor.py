@@ -256,7 +256,7 @@ def detach() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def sweep(folder: str, state_file: str) -> None:
+def sweep(folder: str, state_file: str, server: str) -> None:
     """
     Wait for the server's end, however it ends, and delete what it leaves.
 
@@ -269,8 +269,8 @@ def sweep(folder: str, state_file: str) -> None:
     while time.monotonic() < deadline and _instance_folders(folder):
         time.sleep(0.05)
     guests.remove_tree(folder)
-    if state_file:
-        with suppress(OSError):
+    with suppress(OSError, ValueError), open(state_file, encoding="utf-8") as file:
+        if json.load(file)["pid"] == int(server):
             os.unlink(state_file)
 
 

@@ -34,6 +34,7 @@ class LocalCloud:
 
     url: str
     home: Path
+    instances_folder: Path
     api_log: Path
     access_key_id: str
     secret_access_key: str
@@ -190,6 +191,7 @@ def _ready(process: "subprocess.Popen[str]", home: Path) -> LocalCloud:
     return LocalCloud(
         url=facts["url"],
         home=Path(facts["home"]),
+        instances_folder=Path(facts["instances"]),
         api_log=Path(facts["api_log"]),
         access_key_id=facts["access_key_id"],
         secret_access_key=facts["secret_access_key"],

@@ -135,13 +135,22 @@ def describe_ending(record: OutcomeRecord) -> str:
     return text
 
 
+DOCUMENTED_EXIT_CODES = frozenset({1, 65, 66, 75, 126, 127, 137})
+
+
+def name_anchor(outcome: Outcome, exit_code: int | None) -> str:
+    """Name the paragraph of docs/operating.md that says what to do."""
+    if outcome is Outcome.JOB_FAILED and exit_code in DOCUMENTED_EXIT_CODES:
+        return f"exit-{exit_code}"
+    return outcome.replace("_", "-")
+
+
 def describe_failure(record: OutcomeRecord, next_step: str) -> str:
     """Say what happened, whether it is tried again, and where to look; free of PHI."""
     text = f"{record.title}: {describe_ending(record)}. {next_step}"
     if record.log_uri:
         text += f" Log: {record.log_uri}."
-    anchor = f"exit-{record.exit_code}" if record.exit_code else record.outcome.replace("_", "-")
-    return f"{text} What to do: docs/operating.md#{anchor}"
+    return f"{text} What to do: docs/operating.md#{name_anchor(record.outcome, record.exit_code)}"
 
 
 def describe_story(record: OutcomeRecord) -> list[str]:

@@ -282,7 +282,7 @@ def test_secrets_reach_the_job_and_nothing_else(machine):
 @pytest.mark.parametrize(
     ("secrets", "role", "kind"),
     [
-        ({"A": "ssm:/none"}, ROLE, contract.ERROR_INTERNAL),
+        ({"A": "ssm:/none"}, ROLE, contract.ERROR_SECRETS),
         ({"A": "vault:x"}, ROLE, contract.ERROR_SECRETS),
         ({"A": "ssm:/none"}, None, contract.ERROR_DENIED),
     ],

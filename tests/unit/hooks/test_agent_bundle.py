@@ -43,7 +43,9 @@ def test_the_agent_is_python_3_9():
 
 
 def test_the_agent_has_about_nine_hundred_lines_at_most():
-    assert agent_source().count("\n") <= 900
+    written_out = ast.unparse(ast.parse(agent_source()))
+
+    assert len([line for line in written_out.split("\n") if line]) <= 900
 
 
 def test_the_agent_defines_main():
@@ -87,6 +89,8 @@ def test_every_module_of_the_agent_travels():
             3,
         ),
         ("def main():\n total = 0\n def add(amount):\n  return amount + total\n return add(1)", 1),
+        ("def main():\n for n in (1, 2):\n  if n > 1:\n   return n\n else:\n  return 0", 2),
+        ("def main():\n x = 1\n if x:\n  y = 2\n else:\n  y = 3\n  x = 4\n return x + y", 3),
         ("PREFIX = 'a'\ndef main(): return PREFIX + '/b' + f'{PREFIX}/c'", "a/ba/c"),
         ("def main():\n if (size := len('abc')) > 2: return -size\n return 0", -3),
     ],
@@ -98,7 +102,7 @@ def test_small_code_means_the_same(source: str, value: object):
 def test_names_annotations_and_docstrings_shrink():
     source = "def main(argument: int) -> int:\n '''Say.'''\n long_name: int = argument\n return long_name"
 
-    assert small(source) == "def main(a):\n b=a\n return b\n"
+    assert small(source) == "def main(a):b=a;return b\n"
 
 
 def test_attributes_of_other_libraries_keep_their_names():

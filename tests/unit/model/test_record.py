@@ -1,5 +1,7 @@
 """What people read when a job has ended."""
 
+from pathlib import Path
+
 import pytest
 
 from airflow_ephemeral_ec2.model.outcome import Budget, Observation, Outcome, Verdict
@@ -9,6 +11,7 @@ from airflow_ephemeral_ec2.model.record import (
     conclude,
     describe_failure,
     describe_story,
+    name_anchor,
     xcom_of,
 )
 from airflow_ephemeral_ec2.model.watch import Due, is_overdue
@@ -69,6 +72,17 @@ def test_the_story_tells_time_memory_log_and_death(make_record):
         "log capped: 1,234,567 bytes dropped",
         "gone: i-0def terminated (Client.InstanceInitiatedShutdown)",
     ]
+
+
+def test_every_ending_leads_to_a_paragraph_that_exists():
+    docs = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    endings = [(o, None) for o in Outcome if o not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
+    endings += [(Outcome.JOB_FAILED, code) for code in range(1, 256)]
+
+    anchors = {name_anchor(outcome, code) for outcome, code in endings}
+
+    assert {a for a in anchors if f"### {a}\n" not in docs} == set()
+    assert "exit-65" in anchors
 
 
 @pytest.mark.parametrize(("opted_in", "kept"), [(False, False), (True, True)])

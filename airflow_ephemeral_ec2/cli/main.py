@@ -1,0 +1,184 @@
+"""``ephemeral-ec2``: the command line; each command is loaded when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2 import __version__
+from airflow_ephemeral_ec2.cli.exit_codes import ExitCode, exit_code_of
+from airflow_ephemeral_ec2.cli.terminal import Terminal
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PACKAGE = "airflow_ephemeral_ec2.cli"
+_EPILOG = (
+    "Exit codes: 0 done; 1 the job did not succeed and has no exit code; 2 arguments, settings or "
+    "table are wrong; 3 AWS cannot be asked or refuses; 130 interrupted. "
+    "run returns the job's own exit code."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    options = make_parser().parse_args(argv)
+    terminal = Terminal(is_json=getattr(options, "json", False))
+    try:
+        command = getattr(import_module(f"{_PACKAGE}.{options.command}"), options.command)
+        return int(command(options, terminal))
+    except EphemeralEC2Error as error:
+        _say_error(error, terminal)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing more can be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+
+
+def _say_error(error: EphemeralEC2Error, terminal: Terminal) -> None:
+    kind = type(error).__name__
+    terminal.show_json({"error": {"kind": kind, "message": str(error)}})
+    prefix = "" if isinstance(error, TableError) else "ephemeral-ec2: "
+    terminal.tell(f"{prefix}{error}", "red")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ephemeral-ec2",
+        description="One disposable EC2 instance per job, from a config table.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_init(commands)
+    _add_validate(commands)
+    _add_plan(commands)
+    _add_push(commands)
+    _add_run(commands)
+    _add_local(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
+
+def _add_init(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("init", help="make a folder with a table, a DAG and jobs")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="made when it does not exist")
+
+
+def _add_validate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("validate", help="find every error of a table; no AWS call")
+    _add_table(parser)
+    _add_json(parser)
+
+
+def _add_plan(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="show what a job would launch, or what it launched",
+        description="Without --run-id nothing is asked: what only AWS knows is a placeholder. "
+        "With --run-id the launch record is read from the bucket.",
+    )
+    _add_job(parser)
+    add = parser.add_argument
+    add("--date", metavar="YYYY-MM-DD", help="business date (default: today, UTC)")
+    add("--run-id", metavar="ID", help="Airflow's run id: show what that run launched")
+    add("--dag-id", metavar="ID", help="(default: payer_PAYER)")
+    add("--task-id", metavar="ID", help="(default: JOB)")
+    add("--map-index", type=int, default=-1, metavar="N", help="(default: not mapped)")
+    add("--attempt", type=int, metavar="N", help="(default: the last)")
+    add("--placement", type=int, metavar="N", help="from 1 (default: the first, or the last asked)")
+    shape = parser.add_mutually_exclusive_group()
+    _add_json(shape)
+    shape.add_argument(
+        "--user-data",
+        action="store_true",
+        help="write user data: EC2's own bytes to a pipe, readable text to a terminal",
+    )
+    _add_place(parser)
+
+
+def _add_push(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "push",
+        help="upload code folders and write the table's lock file",
+        description="Uploads each code folder under its hash unless the bucket has it, asks EC2 "
+        "what the table's instance types and AMIs are, and writes TABLE's .lock.json.",
+    )
+    _add_table(parser)
+    parser.add_argument("--dry-run", action="store_true", help="ask, and write nothing")
+    _add_json(parser)
+    _add_place(parser)
+
+
+def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run one job, without Airflow",
+        description="Runs one job of one payer and waits for its end. The job's output goes to "
+        "stdout, the story to stderr. Jobs that it depends on are not run.",
+    )
+    _add_job(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--local", action="store_true", help="on this machine, by a local EC2")
+    where.add_argument("--aws", action="store_true", help="on AWS; costs money")
+    add = parser.add_argument
+    add("--date", required=True, metavar="YYYY-MM-DD", help="business date")
+    add("--run-id", metavar="ID", help="name of the run (default: made from the time)")
+    add("--array-index", type=int, default=0, metavar="N", help="part of a job with array_size")
+    _add_json(parser)
+    _add_place(parser)
+    local = parser.add_argument_group("with --local")
+    add = local.add_argument
+    add("--input", type=Path, metavar="DIR", help="upload DIR to incoming/PAYER/DATE/ first")
+    add("--output", type=Path, metavar="DIR", help="download payers/PAYER/ to DIR afterwards")
+    add("--data-bucket", metavar="NAME", help="bucket of both (default: the row's env.DATA_BUCKET)")
+    add("--keep", action="store_true", help="leave the local EC2 running until Ctrl-C")
+    add("--home", type=Path, metavar="DIR", help="folder for its files (default: a temporary one)")
+
+
+def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("local", help="run a local EC2 until Ctrl-C")
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="(default: a free one)")
+    add("--seed-from", metavar="TABLE", help="make everything that this table names")
+    add("--home", type=Path, metavar="DIR", help="folder for its files (default: a temporary one)")
+    add("--environment", metavar="NAME", help="(default: demo)")
+    add("--bucket", metavar="NAME", help="bucket of record (default: ephemeral-ec2-state)")
+    add("--region", metavar="REGION", help="(default: us-east-1)")
+    _add_json(parser)
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", metavar="TABLE", help="config table, .yaml or .csv")
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    _add_table(parser)
+    parser.add_argument("payer", metavar="PAYER")
+    parser.add_argument("job", metavar="JOB")
+
+
+def _add_json(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where", "default: [ephemeral_ec2] of airflow.cfg or env")
+    group.add_argument("--environment", metavar="NAME", help="environment id")
+    group.add_argument("--bucket", metavar="NAME", help="bucket of record")
+    group.add_argument("--region", metavar="REGION", help="region of the bucket")
+    group.add_argument("--endpoint-url", metavar="URL", help="instead of AWS, like a local EC2")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
