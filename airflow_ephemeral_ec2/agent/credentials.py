@@ -75,7 +75,8 @@ def assume_role(aws: Aws, role: str, session: str, patience: float) -> Keys:
     headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
     answer = aws.ask("sts", "POST", aws.url("sts") + "/", headers, form, patience=patience)
     text = answer.body.decode().replace("SessionToken>", "Token>")
-    found = dict(re.findall(f"<({'|'.join(NAMES)})>([^<]+)<", text))
+    names = "|".join(NAMES)
+    found = dict(re.findall(f"<({names})>([^<]+)<", text))
     if len(found) < len(NAMES):
         raise Failure(ERROR_INTERNAL, "STS answered AssumeRole without credentials")
     return found

@@ -76,7 +76,8 @@ class PlainJob:
             )  # fmt: skip
         except (OSError, ValueError) as e:
             denied = isinstance(e, PermissionError) or getattr(e, "errno", 0) == 8
-            os.write(output, f"{argv[0]}: {getattr(e, 'strerror', None) or e}\n".encode())
+            reason = getattr(e, "strerror", None) or e
+            os.write(output, f"{argv[0]}: {reason}\n".encode())
             self._status = (EXIT_NOT_EXECUTABLE if denied else EXIT_NOT_FOUND) << 8
             self.is_over.set()
             self._childless.set()
@@ -239,7 +240,7 @@ def unit_ending(text: str) -> Ending:
 def job_script(argv: Sequence[str], environ: Mapping[str, str], folder: str) -> str:
     """Return a shell script: 126 and 127 come from the shell, and no secret is in any argv."""
     exports = "".join(f"export {name}={shlex.quote(text)}\n" for name, text in environ.items())
-    return f"{exports}cd {shlex.quote(folder)}\nexec {' '.join(map(shlex.quote, argv))}\n"
+    return f"{exports}cd {shlex.quote(folder)}\nexec " + " ".join(map(shlex.quote, argv)) + "\n"
 
 
 def _write(path: str, text: str, user: str = "root") -> None:

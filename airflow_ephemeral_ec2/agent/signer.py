@@ -42,16 +42,17 @@ def sign(
     else:
         path = quote(path, safe="/-_.~")
     names = ";".join(sorted(signed))
-    lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in sorted(signed))
+    lines = "".join(name + ":" + " ".join(signed[name].split()) + "\n" for name in sorted(signed))
     canonical = f"{method}\n{path}\n\n{lines}\n{names}\n{payload}"
     scope = f"{amz_date[:8]}/{region}/{service}/aws4_request"
     digest = sha256(canonical.encode()).hexdigest()
-    key = f"AWS4{keys['SecretAccessKey']}".encode()
+    key = ("AWS4" + keys["SecretAccessKey"]).encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     signature = hmac.digest(key, f"{ALGORITHM}\n{amz_date}\n{scope}\n{digest}".encode(), "sha256")
+    access = keys["AccessKeyId"]
     signed["authorization"] = (
-        f"{ALGORITHM} Credential={keys['AccessKeyId']}/{scope}, "
+        f"{ALGORITHM} Credential={access}/{scope}, "
         f"SignedHeaders={names}, Signature={signature.hex()}"
     )
     return signed

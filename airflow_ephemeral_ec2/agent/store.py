@@ -59,5 +59,5 @@ class Store:
     def _url(self, key: str) -> str:
         path = quote(key, safe="/-_.~")
         if self.aws.endpoint or "." in self.bucket:
-            return f"{self.aws.url('s3')}/{self.bucket}/{path}"
-        return f"{self.aws.url(self.bucket + '.s3')}/{path}"
+            return "/".join((self.aws.url("s3"), self.bucket, path))
+        return self.aws.url(self.bucket + ".s3") + "/" + path

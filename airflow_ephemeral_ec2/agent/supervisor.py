@@ -212,8 +212,8 @@ class Supervisor:
         role, keys = config["job_role"], None
         if role:
             if not role.startswith("arn:"):
-                role = f"arn:{partition(config['region'])}:iam::{self.account}:role/{role}"
-            session = f"{config['jobkey'][:32]}-{config['attempt']}-{self.report['instance_id']}"
+                role = self.arn.split("ec2:")[0] + f"iam::{self.account}:role/{role}"
+            session = config["jobkey"][:32] + "-" + self.report["instance_id"]
             keys = Renewed(
                 lambda: assume_role(self.aws, role, session[:64], self._patience()), self.clock
             )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.cli.access import Given, known_setting, open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
+from airflow_ephemeral_ec2.cli.given import Given, known_setting
 from airflow_ephemeral_ec2.cli.plan_text import Standing, describe_plan
 from airflow_ephemeral_ec2.cli.preview import (
     check_user_data,
@@ -93,6 +93,9 @@ def _plan_preview(options: argparse.Namespace, table: ConfigTable, spec: JobSpec
 
 
 def _plan_recorded(options: argparse.Namespace, table: ConfigTable, spec: JobSpec) -> Plan:
+    # Loaded late: a preview asks nobody, and boto3 takes as long to load as all the rest.
+    from airflow_ephemeral_ec2.cli.access import open_access  # noqa: PLC0415
+
     access = open_access(
         Given(options.environment, options.bucket, options.region, options.endpoint_url)
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.cli.access import Given, open_access
+from airflow_ephemeral_ec2.cli.access import open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
+from airflow_ephemeral_ec2.cli.given import Given
 from airflow_ephemeral_ec2.cli.preview import check_user_data
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.hooks.code_push import (

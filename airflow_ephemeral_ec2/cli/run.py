@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.cli.access import Access, Given, open_access
+from airflow_ephemeral_ec2.cli.access import Access, open_access
 from airflow_ephemeral_ec2.cli.attempt import CLI_EPOCH, Attempt, make_run_id
 from airflow_ephemeral_ec2.cli.data_files import download, upload
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
+from airflow_ephemeral_ec2.cli.given import Given
 from airflow_ephemeral_ec2.cli.local_cloud import LocalCloud, local_cloud, use_only
 from airflow_ephemeral_ec2.cli.plan import CLI_DAG_ID, name_cli_task
 from airflow_ephemeral_ec2.cli.preview import check_user_data, code_folder

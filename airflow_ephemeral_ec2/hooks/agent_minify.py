@@ -65,6 +65,7 @@ def minify(module: ast.Module, *, keep: set[str]) -> str:
     """Return the source of a stripped module; names in ``keep`` stay."""
     _inline_constants(module)
     _Renamer(module, keep).rename()
+    _refuse_nested_texts(module)
     text = ast.unparse(ast.fix_missing_locations(module))
     lines = [_squeeze(line) for line in text.split("\n") if line]
     return "\n".join(_join(lines)) + "\n"
@@ -116,6 +117,16 @@ class _Inliner(ast.NodeTransformer):
         if isinstance(node.op, ast.Add) and all(isinstance(part, str) for part in parts):
             return ast.Constant("".join(map(str, parts)))
         return node
+
+
+def _refuse_nested_texts(module: ast.Module) -> None:
+    """Refuse what Python 3.12 and later write down with quotes that 3.9 cannot read."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FormattedValue):
+            for inner in ast.walk(node.value):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str | bytes):
+                    message = f"move {inner.value!r} out of the braces of an f-string"
+                    raise ValueError(message)  # noqa: TRY004 - of the source, not of an argument
 
 
 def _short_names(first: str, second: str) -> Iterator[str]:

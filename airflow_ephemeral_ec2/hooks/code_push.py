@@ -157,7 +157,8 @@ def push_code(store: JobStore, code: str, folder: Path, *, is_dry_run: bool = Fa
     """
     archive = pack_code(folder)
     key = code_key(store.environment, archive.facts.sha256)
-    is_new = not store.exists(key)
+    # A listing, not a look at the object: only it tells a missing bucket from a missing object.
+    is_new = key not in store.list_keys(key)
     if is_new and not is_dry_run:
         store.write_new(key, archive.body, "application/gzip")
     return CodeUpload(code, archive.facts, archive.files, is_new)

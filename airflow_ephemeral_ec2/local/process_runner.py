@@ -29,6 +29,9 @@ _SWEEP = (
     "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.sweep(*sys.argv[2:])"
 )
 _SCRIPTS = str(Path(supervisor.__file__).parent)
+_TRY = "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.try_to_hide()"
+_POWER_SOCKETS = ("/run/dbus/system_bus_socket", "/run/systemd/private", "/run/initctl")
+"""By these an ordinary user's program could ask the host to power off."""
 MARK = "EPHEMERAL_EC2_LOCAL_INSTANCE"
 
 
@@ -50,6 +53,7 @@ class ProcessRunner:
     def __post_init__(self) -> None:
         self._other_user = os.geteuid() == 0
         self.folder = self._make_folder()
+        self._hidden = [] if self._other_user else _hidden_sockets()
         self._python: Path | None = None
         self._python_lock = threading.Lock()
         self._guests: set[ProcessGuest] = set()
@@ -146,6 +150,7 @@ class ProcessRunner:
             "environ": self._environ(guest, folder),
             "grace": self.grace,
             "file_bytes": min(size, self.max_file_bytes) if self.max_file_bytes else size,
+            "hidden": self._hidden,
             "processes": _PROCESSES_PER_INSTANCE,
         }
 
@@ -263,6 +268,15 @@ def marked_processes(instance_id: str) -> list[int]:
             if mark in place.read_bytes().split(b"\0"):
                 found.append(int(place.parent.name))
     return found
+
+
+def _hidden_sockets() -> list[str]:
+    """Return what to hide from instances; nothing where the kernel does not allow hiding."""
+    found = [path for path in _POWER_SOCKETS if Path(path).exists()]
+    asked = subprocess.run(  # noqa: S603 - our own interpreter and script
+        [sys.executable, "-I", "-S", "-c", _TRY, _SCRIPTS], capture_output=True, check=False
+    )
+    return found if asked.returncode == 0 else []
 
 
 def _write_program(path: Path, content: bytes) -> None:

@@ -100,8 +100,8 @@ class ControllerTask:
             self._fail(error)
         except Exception as error:
             # Whatever it is, those who wait must hear of it instead of waiting for ever.
+            log.exception("the controller stopped; the next trigger starts it again")
             self._fail(error)
-            raise
 
     async def _pass(self, pause: float) -> float:
         """Make one pass and return the seconds until the next."""

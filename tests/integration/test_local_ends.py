@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_ephemeral_ec2.local import guest_processes
 from airflow_ephemeral_ec2.local.guest_python import guest_python_folder
 from airflow_ephemeral_ec2.local.testing import LocalCloud, local_ec2
 
@@ -193,16 +194,50 @@ def test_a_private_home_folder_is_no_obstacle(tmp_path):
     assert "42" in text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_ordinary_user_gets_the_same(tmp_path):
-    tmp_path.chmod(0o777)
-    python = guest_python_folder(tmp_path / "python", other_user=True) / "python3"
-    for place in [*tmp_path.parents, tmp_path]:
-        if place.is_relative_to("/tmp"):
+@pytest.fixture(scope="module")
+def ordinary_python(tmp_path_factory):
+    """Return a command that runs this Python as another user who is nobody special."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    place = tmp_path_factory.mktemp("python")
+    _open_to_all(place)
+    python = guest_python_folder(place / "mirror", other_user=True) / "python3"
+    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(python)]
+
+
+def _open_to_all(folder):
+    folder.chmod(0o777)
+    for place in folder.parents:
+        if place.is_relative_to("/tmp") and place != Path("/tmp"):
             place.chmod(place.stat().st_mode | 0o711)
+
+
+def test_an_ordinary_user_can_be_kept_from_a_socket_of_the_host(tmp_path, ordinary_python):
+    _open_to_all(tmp_path)
+    secret = tmp_path / "system_bus_socket"
+    secret.write_text("the host")
+    scripts = Path(guest_processes.__file__).parent
+    script = (
+        f"import sys; sys.path.append({str(scripts)!r}); import guest_processes\n"
+        f"guest_processes.hide([{str(secret)!r}])\n"
+        f"import os; print(os.getuid(), repr(open({str(secret)!r}).read()))\n"
+        f"os.execv('/bin/sh', ['sh', '-c', 'cat {secret}; grep CapEff /proc/self/status'])\n"
+    )
+
+    found = subprocess.run(
+        [*ordinary_python, "-u", "-c", script], capture_output=True, text=True, check=False
+    )
+
+    if "Operation not permitted" in found.stderr:
+        pytest.skip("no user namespaces for ordinary users here")
+    assert found.stdout.split() == ["65534", "''", "CapEff:", "0" * 16]
+    assert secret.read_text() == "the host"
+
+
+def test_an_ordinary_user_gets_the_same(tmp_path, ordinary_python):
+    _open_to_all(tmp_path)
     command = [
-        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(python),
-        "-m", "airflow_ephemeral_ec2.local", "--home", str(tmp_path / "cloud"), "--pending=0",
+        *ordinary_python, "-m", "airflow_ephemeral_ec2.local", "--home", str(tmp_path / "cloud"), "--pending=0",
         "--end-with-stdin", "--stop-grace=1",
     ]  # fmt: skip
     server = subprocess.Popen(
