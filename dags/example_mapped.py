@@ -19,7 +19,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 (Airflow makes it UTC)
     catchup=False,
     tags=["ephemeral-ec2", "example"],
-):
+) as dag:
     EphemeralEC2Operator.partial(
         task_id="parts", payer="zeta", job="parts", config_table="examples.yaml"
     ).expand(array_index=list(range(PARTS)))

@@ -18,7 +18,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 (Airflow makes it UTC)
     catchup=False,
     tags=["ephemeral-ec2", "example"],
-):
+) as dag:
     launch = EphemeralEC2Operator(
         task_id="launch",
         payer="zeta",

@@ -1,11 +1,14 @@
 """Fixtures that many tests share; each makes one thing."""
 
+import atexit
 import os
 import tempfile
 import uuid
 
 # Before Airflow is imported for the first time: it must not touch the user's own home.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+_HOME = tempfile.TemporaryDirectory(prefix="airflow-home-", ignore_cleanup_errors=True)
+atexit.register(_HOME.cleanup)
+os.environ["AIRFLOW_HOME"] = _HOME.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 import boto3

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.given import Given, find_settings, uses_airflow
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import Clients, clients_from_environment
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -47,9 +49,18 @@ def open_access(given: Given) -> Access:
     def make_clients(aws_conn_id: str, region: str) -> Clients:
         if given.endpoint_url is None and uses_airflow(os.environ, aws_conn_id):
             return _clients_of_connection(aws_conn_id, region)
-        return clients_from_environment(region, given.endpoint_url)
+        return _clients_of_sdk(region, given.endpoint_url)
 
     return Access(settings, make_clients)
+
+
+def _clients_of_sdk(region: str, endpoint_url: str | None) -> Clients:
+    try:
+        with aws_call("find AWS credentials"):
+            return clients_from_environment(region, endpoint_url)
+    except ValueError as error:
+        msg = f"--endpoint-url or AWS_ENDPOINT_URL: {error}; write it like http://127.0.0.1:5000"
+        raise ConfigurationError(msg) from error
 
 
 def _clients_of_connection(aws_conn_id: str, region: str) -> Clients:

@@ -120,6 +120,8 @@ def _start(home: Path, seed: Mapping[str, object], port: int) -> subprocess.Pope
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            # A profile of the user that this machine lacks would stop it.
+            env={name: v for name, v in os.environ.items() if not name.startswith("AWS_")},
             # Ctrl-C is ours: the attempt is ended first, then the cloud under it.
             start_new_session=True,
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode, exit_code_of
-from airflow_ephemeral_ec2.cli.terminal import Terminal
+from airflow_ephemeral_ec2.cli.terminal import Terminal, silence
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TableError
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more can be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return ExitCode.OK
 
 

@@ -29,6 +29,7 @@ from airflow_ephemeral_ec2.cli.seeds import (
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import clients_from_environment
 from airflow_ephemeral_ec2.hooks.code_push import push_code
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
@@ -196,10 +197,11 @@ def _put_secrets(values: dict[str, str], region: str) -> None:
     for reference, value in values.items():
         service, _, name = reference.partition(":")
         client = boto3.client(service, region_name=region)
-        if service == "ssm":
-            client.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-        else:
-            client.create_secret(Name=name, SecretString=value)
+        with aws_call(f"make {reference} in the local EC2"):
+            if service == "ssm":
+                client.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+            else:
+                client.create_secret(Name=name, SecretString=value)
 
 
 @contextmanager

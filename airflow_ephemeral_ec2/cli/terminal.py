@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TextIO
 
     from rich.status import Status
 
@@ -50,9 +52,13 @@ class Terminal:
         if self._status is not None:
             # A spinner in the middle of somebody else's line would spoil both.
             self._status.stop()
-        stream.flush()
-        stream.buffer.write(data)
-        stream.buffer.flush()
+        try:
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
+        except BrokenPipeError:
+            # Whoever read has seen enough; the job goes on.
+            silence(stream)
         if self._status is not None:
             self._status.start()
 
@@ -65,3 +71,8 @@ class Terminal:
         with self._err.status(text) as self._status:
             yield
         self._status = None
+
+
+def silence(stream: TextIO) -> None:
+    """Send what is still written to a stream nowhere, Python's own flush at exit included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

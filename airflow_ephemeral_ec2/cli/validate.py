@@ -20,8 +20,7 @@ def validate(options: argparse.Namespace, terminal: Terminal) -> int:
     found = check_table(options.table, extra_checks=[check_user_data])
     terminal.show_json(_as_json(found))
     if found.table is None:
-        if not terminal.is_json:
-            terminal.tell(format_problems(found.problems, checked=found.jobs))
+        terminal.show(format_problems(found.problems, checked=found.jobs))
         return ExitCode.USAGE
     for line in summarize(found.table):
         terminal.show(line)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 
-from airflow_ephemeral_ec2.hooks.agent_minify import Stripper, minify
+from airflow_ephemeral_ec2.hooks.agent_minify import minify
 
 PACKAGE = "airflow_ephemeral_ec2"
 ENTRY = "agent.__main__"
@@ -107,3 +107,50 @@ def _merge(imports: list[ast.Import | ast.ImportFrom], code: list[ast.stmt]) -> 
         if found:
             lines.append(ast.ImportFrom(module, [ast.alias(name) for name in sorted(found)], 0))
     return lines
+
+
+class Stripper(ast.NodeTransformer):
+    """Removes docstrings, annotations and typing blocks."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        node = super().visit(node)
+        for field in ("body", "orelse", "finalbody"):
+            body = getattr(node, field, None)
+            if isinstance(body, list):
+                left = [child for child in body if not _is_text(child)]
+                setattr(node, field, left or ([ast.Pass()] if body else []))
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        for child in node.body:
+            if isinstance(child, ast.AnnAssign):
+                child.annotation = ast.Constant(None)  # NamedTuple wants one, any will do
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if isinstance(node.annotation, ast.Constant):
+            return node
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -22,45 +22,6 @@ _INSTANCE_ATTRIBUTES = ("errno", "length", "pid", "reason", "returncode", "statu
 """Of objects that the agent gets from the standard library; ``dir`` of their classes hides them."""
 
 
-class Stripper(ast.NodeTransformer):
-    """Removes docstrings, annotations and typing blocks."""
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        node = super().visit(node)
-        for field in ("body", "orelse", "finalbody"):
-            body = getattr(node, field, None)
-            if isinstance(body, list):
-                left = [child for child in body if not _is_text(child)]
-                setattr(node, field, left or ([ast.Pass()] if body else []))
-        return node
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        for child in node.body:
-            if isinstance(child, ast.AnnAssign):
-                child.annotation = ast.Constant(None)  # NamedTuple wants one, any will do
-        return self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        if isinstance(node.annotation, ast.Constant):
-            return node
-        if node.value is None:
-            return None
-        return ast.copy_location(ast.Assign([node.target], node.value), node)
-
-
 def minify(module: ast.Module, *, keep: set[str]) -> str:
     """Return the source of a stripped module; names in ``keep`` stay."""
     _inline_constants(module)
@@ -69,14 +30,6 @@ def minify(module: ast.Module, *, keep: set[str]) -> str:
     text = ast.unparse(ast.fix_missing_locations(module))
     lines = [_squeeze(line) for line in text.split("\n") if line]
     return "\n".join(_join(lines)) + "\n"
-
-
-def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
 
 
 def _inline_constants(module: ast.Module) -> None:

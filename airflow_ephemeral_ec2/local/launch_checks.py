@@ -14,7 +14,7 @@ from airflow_ephemeral_ec2.local.user_data_parts import MAX_BYTES
 
 def check_launch(call: Any) -> None:  # noqa: ANN401 - moto's response object
     """
-    Check counts, user data, image, type, shutdown behaviour and profile.
+    Check counts, user data, image, type, shutdown behaviour, profile and security groups.
 
     :raises EC2ClientError: with EC2's own error codes.
     """
@@ -27,6 +27,7 @@ def check_launch(call: Any) -> None:  # noqa: ANN401 - moto's response object
     if behavior not in {None, "stop", "terminate"}:
         _refuse("InvalidParameterValue", f"Invalid shutdown behavior: {behavior}")
     _check_profile(call)
+    _check_groups(call)
 
 
 def _check_counts(call: Any) -> None:  # noqa: ANN401
@@ -88,6 +89,17 @@ def _check_profile(call: Any) -> None:  # noqa: ANN401
         f"Value ({arn or name}) for parameter iamInstanceProfile is invalid. "
         f"Invalid IAM Instance Profile {'ARN' if arn else 'name'}",
     )
+
+
+def _check_groups(call: Any) -> None:  # noqa: ANN401
+    """Moto looks at the groups of the instance only, not at those of its network interfaces."""
+    known = {group for groups in call.ec2_backend.groups.values() for group in groups}
+    for name, value in call.querystring.items():
+        if name.startswith("NetworkInterface.") and ".SecurityGroupId." in name:
+            wanted = value[0]
+            if wanted not in known:
+                text = f"The security group '{wanted}' does not exist"
+                _refuse("InvalidGroup.NotFound", text)
 
 
 def _refuse(code: str, message: str) -> None:

@@ -28,6 +28,23 @@ def test_the_bundle_compiles(tmp_path):
     subprocess.run([python39(), "-W", "error", "-m", "py_compile", str(file)], check=True)
 
 
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_a_bundle_made_by_a_newer_python_compiles(tmp_path, version):
+    made_by = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+    if not made_by:
+        pytest.skip(f"no Python {version} on this host")
+    root = Path(__file__).parents[2]
+    script = "from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source as a; print(a())"
+
+    made = subprocess.run(
+        [made_by[-1], "-c", script], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+
+    file = tmp_path / "agent.py"
+    file.write_text(made)
+    subprocess.run([python39(), "-W", "error", "-m", "py_compile", str(file)], check=True)
+
+
 def test_a_job_runs_end_to_end(machine):
     machine.python = python39()
     code = machine.push(tarball(job__py="import sys; print(sys.version[:4]); sys.exit(7)"))

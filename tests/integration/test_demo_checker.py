@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_a_second_launch_of_a_job_is_found_even_if_it_did_no_work():
     ]
 
 
-@pytest.mark.parametrize(("before", "after"), [*zip(ORDER, ORDER[1:], strict=False)])
+@pytest.mark.parametrize(("before", "after"), [*pairwise(ORDER)])
 def test_a_job_that_starts_before_the_one_before_it_has_ended_is_found(before, after):
     good = _without(_good(), "bolt", after, "start")
     too_early = 100.0 * ORDER.index(before) + 19

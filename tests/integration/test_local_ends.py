@@ -19,10 +19,11 @@ STUBBORN = """#!/usr/bin/env python3
 import os, signal, time
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-for _ in range(2):
-    if os.fork():
-        time.sleep(1000)
-    os.setsid()
+if os.fork():
+    time.sleep(1000)
+os.setsid()
+if os.fork():
+    os._exit(0)
 os.chdir("/")
 print("daemon runs", flush=True)
 os.execve("/bin/sleep", ["sleep", "987654"], {})

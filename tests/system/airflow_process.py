@@ -44,7 +44,11 @@ class AirflowProcess:
         self.url = f"http://127.0.0.1:{ports.api}"
         self._environ = plain_environment(
             **airflow_environ(
-                self.home, self.dags, ports, engine or EngineSettings(), secret=secrets.token_hex(32)
+                self.home,
+                self.dags,
+                ports,
+                engine or EngineSettings(),
+                secret=secrets.token_hex(32),
             )
         )
         self._services = []

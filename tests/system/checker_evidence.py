@@ -88,9 +88,7 @@ def demo_processes(home):
 def instance_folders(instance_ids, home):
     """List the folders of these instances that still exist."""
     roots = [Path(home) / "instances", *Path(tempfile.gettempdir()).glob("ephemeral-ec2-*")]
-    return tuple(
-        str(root / one) for root in roots for one in instance_ids if (root / one).exists()
-    )
+    return tuple(str(root / one) for root in roots for one in instance_ids if (root / one).exists())
 
 
 def _processes(belongs):
@@ -100,7 +98,7 @@ def _processes(belongs):
             continue
         try:
             words = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-            cwd = Path(os.readlink(entry / "cwd"))
+            cwd = (entry / "cwd").readlink()
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has ended, or belongs to somebody else

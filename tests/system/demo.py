@@ -3,6 +3,7 @@
 Exit status: 0 all as promised; 10 the checker found something; 1 something did not start;
 130 ended by Ctrl-C.
 """
+# ruff: noqa: T201 - its output is its purpose
 
 import argparse
 import contextlib
@@ -215,7 +216,9 @@ def _remove(home):
 
 def _options(argv):
     parser = argparse.ArgumentParser(description="Three payers on disposable machines.")
-    parser.add_argument("--exit", action="store_true", help="stop when done, and let the checker judge")
+    parser.add_argument(
+        "--exit", action="store_true", help="stop when done, and let the checker judge"
+    )
     parser.add_argument("--break", dest="broken", choices=BREAKS, help="break it on purpose")
     parser.add_argument("--date", default="2026-03-01", help="business date (default: %(default)s)")
     parser.add_argument("--home", type=Path, default=CHECKOUT / ".demo", help="folder to use")

@@ -86,9 +86,7 @@ def _tags(instance):
 
 
 def _user_data(ec2, instance):
-    found = ec2.describe_instance_attribute(
-        InstanceId=instance["InstanceId"], Attribute="userData"
-    )
+    found = ec2.describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute="userData")
     return base64.b64decode(found["UserData"]["Value"])
 
 

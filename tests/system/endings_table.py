@@ -23,7 +23,7 @@ jobs:
   no-machine: {command: ["true"], instance_types: [c7i.large]}
   wrong-profile: {command: ["true"], instance_profile: nobody}
   tampered: {command: ["true"], code: code/}
-  killed: {command: [sleep, "200"]}
+  killed: {command: [sleep, "200"], priority: 900}
 payers:
   tess: {}
 """

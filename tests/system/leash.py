@@ -5,6 +5,7 @@ or died by whatever signal, the command gets SIGTERM, and after GRACE seconds ev
 descends from it is killed, those that moved to sessions of their own included (Linux: this
 process is their subreaper). Standard library only: it starts in some milliseconds.
 """
+# ruff: noqa: PTH112, PTH123, PTH208, T201 - standard library without pathlib: it starts in some milliseconds
 
 import contextlib
 import ctypes

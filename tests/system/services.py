@@ -10,7 +10,16 @@ from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
 CHECKOUT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+)
 """All that a service gets from the environment of the demo; no proxy: everything is local."""
 
 

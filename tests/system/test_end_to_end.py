@@ -1,6 +1,10 @@
 """A real Airflow and the local EC2: every ending of the first release, as a user sees it."""
+# ruff: noqa: T201 - says where the logs are
 
+import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +16,7 @@ from tests.system.demo_stage import lay_out_dags, push, seed
 from tests.system.endings_table import NEW_PAYER, lay_out
 from tests.system.services import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 DATE = "2026-03-01"
 RUN = "e2e"
 DAGS = ("payer_tess", "example_sensor", "example_mapped")
@@ -46,9 +50,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(request):
     """Start everything, run three DAGs to their ends with one job killed on the way."""
-    home = tmp_path_factory.mktemp("world", numbered=True)
+    home = Path(tempfile.mkdtemp(prefix="end-to-end-"))
     home.chmod(0o755)
     engine = EngineSettings(environment="e2e")
     lay_out_dags(home / "dags", copy=True)
@@ -56,16 +60,22 @@ def world(tmp_path_factory):
     table = lay_out(home / "dags")
     airflow = AirflowProcess(home / "airflow", home / "dags", engine)
     airflow.prepare()
+    is_up = False
     try:
         with local_ec2(seed(engine), home / "ec2") as cloud:
             client = airflow.start(cloud)
             made = World(client, cloud, table, engine)
             _stage(made, table)
             _run(made)
+            is_up = True
             yield made
             airflow.let_go()
     finally:
         airflow.stop()
+        if is_up and not request.session.testsfailed:
+            shutil.rmtree(home)
+        else:
+            print(f"logs: {home}")
 
 
 def _stage(world, table):
@@ -87,12 +97,12 @@ def _run(world):
     wait_until(lambda: set(DAGS) <= world.client.dags(), 60, f"the DAGs {DAGS}")
     for dag_id in DAGS:
         world.client.trigger(dag_id, RUN, DATE)
-    instance_id = wait_until(lambda: _deferred_machine(world), 120, "the job to kill to run")
+    instance_id = wait_until(lambda: _deferred_machine(world), 240, "the job to kill to run")
     world.killed_machine = instance_id
     world.client.mark_failed("payer_tess", RUN, "killed")
     wait_until(
         lambda: all(world.client.run_state(dag_id, RUN) in ENDED for dag_id in DAGS),
-        180,
+        300,
         "all runs to end",
     )
     wait_until(lambda: "killed" in {job for _, job in _read(world)}, 30, "the killed job's outcome")

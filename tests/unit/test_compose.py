@@ -14,9 +14,7 @@ from tests.system.airflow_settings import COMMANDS, MIGRATE, SHARED, EngineSetti
 from tests.system.demo_stage import seed
 
 CHECKOUT = Path(__file__).parents[2]
-PINS = dict(
-    line.split("==") for line in (CHECKOUT / ".ci" / "constraints.txt").read_text().split()
-)
+PINS = dict(line.split("==") for line in (CHECKOUT / ".ci" / "constraints.txt").read_text().split())
 SERVICE_KEYS = {
     "build", "command", "configs", "depends_on", "environment", "healthcheck", "image", "init",
     "ports", "pull_policy", "restart", "user", "volumes",
@@ -71,7 +69,10 @@ def test_the_local_ec2_understands_its_command_and_its_seed(compose, services):
     options = read_options([str(word) for word in command[3:]])
 
     assert command[:3] == ["python", "-m", "airflow_ephemeral_ec2.local"]
-    assert f"http://ec2:{options.port}" in services["scheduler"]["environment"]["AIRFLOW_CONN_AWS_DEFAULT"]
+    assert (
+        f"http://ec2:{options.port}"
+        in services["scheduler"]["environment"]["AIRFLOW_CONN_AWS_DEFAULT"]
+    )
     assert str(options.seed) == services["ec2"]["configs"][0]["target"]
     assert wanted == parse_seed(seed(EngineSettings()))
 

@@ -59,3 +59,11 @@ def test_a_broken_or_missing_header_is_ignored():
 
 def test_expiration_times_are_read_with_and_without_fractions():
     assert from_iso("1970-01-01T00:01:00Z") == from_iso("1970-01-01T00:01:00.123Z") == 60.0
+
+
+def test_the_first_header_counts_even_if_it_differs_by_seconds():
+    clock = Clock(Ticks(0.0), lambda: from_iso("2026-03-01T02:00:05Z"))
+
+    clock.observe("Sun, 01 Mar 2026 02:00:00 GMT")
+
+    assert clock.iso() == "2026-03-01T02:00:00.000Z"

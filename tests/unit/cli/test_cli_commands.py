@@ -29,10 +29,10 @@ def test_a_wrong_table_gives_every_error_at_once_and_2(call, table):
     found = call("validate", table)
 
     assert found.exit_code == 2
-    assert 'did you mean "member"?' in found.err
-    assert "max_runtime" in found.err
-    assert "2 errors in 2 jobs; no AWS call made" in found.err
-    assert found.out == ""
+    assert 'did you mean "member"?' in found.out
+    assert "max_runtime" in found.out
+    assert "2 errors in 2 jobs; no AWS call made" in found.out
+    assert found.err == ""
 
 
 def test_a_program_gets_the_errors_as_json(call, table):
@@ -55,8 +55,8 @@ def test_user_data_over_the_limit_is_found_before_any_aws_call(call, table):
     found = call("validate", table)
 
     assert found.exit_code == 2
-    assert "user data would be" in found.err
-    assert "acme.env" in found.err
+    assert "user data would be" in found.out
+    assert "acme.env" in found.out
 
 
 def test_agent_and_boothook_leave_the_room_that_validate_counts_on():
@@ -188,3 +188,26 @@ def test_a_pipe_gets_the_user_data_as_ec2_takes_it(table):
     )
 
     assert gzip.decompress(done.stdout).startswith(b"Content-Type: multipart/mixed")
+
+
+def test_an_endpoint_that_is_no_url_is_answered_with_advice_and_2(call, table, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    place = ["--environment", "e", "--bucket", "b", "--region", "us-east-1"]
+
+    found = call("push", table, *place, "--endpoint-url", "nonsense")
+
+    assert found.exit_code == 2
+    assert "write it like http://" in found.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(table):
+    command = f"{sys.executable} -m airflow_ephemeral_ec2.cli.main plan {table} acme claims --json"
+
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

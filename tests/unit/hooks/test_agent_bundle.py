@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_ephemeral_ec2.hooks.agent_bundle import agent_sha256, agent_source
-from airflow_ephemeral_ec2.hooks.agent_minify import Stripper, minify
+from airflow_ephemeral_ec2.hooks.agent_bundle import Stripper, agent_sha256, agent_source
+from airflow_ephemeral_ec2.hooks.agent_minify import minify
 
 
 def small(source: str, keep: set[str] | None = None) -> str:
@@ -114,3 +114,8 @@ def test_attributes_of_other_libraries_keep_their_names():
     assert "is_set" in small(source)
     assert "wait" in small(source)
     assert "mine" not in small(source)
+
+
+def test_quotes_that_only_new_pythons_can_nest_are_refused():
+    with pytest.raises(ValueError, match="move 'key' out of the braces"):
+        small("def main(): return f\"{dict(key=1)['key']}\"")

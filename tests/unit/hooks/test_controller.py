@@ -214,6 +214,17 @@ def test_no_capacity_walks_the_placements_in_order_and_writes_each_refusal_down(
     assert len(refused) == 2
 
 
+def test_a_machine_that_comes_up_after_its_attempt_was_given_up_may_not_start(
+    controller, fleet, store, submit
+):
+    record = submit()
+    fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)] * 4
+
+    controller.tick()
+
+    assert "no EC2 capacity" in store.read_start_lock(record).revoked
+
+
 def test_no_capacity_anywhere_is_an_outcome_that_may_be_retried(controller, fleet, submit):
     record = submit()
     fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)] * 4
