@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.given import Given, find_settings, uses_airflow
@@ -66,6 +68,9 @@ def _clients_of_sdk(region: str, endpoint_url: str | None) -> Clients:
 def _clients_of_connection(aws_conn_id: str, region: str) -> Clients:
     # As Airflow's own commands do: connections come from the database, not from a task's supervisor.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from airflow_ephemeral_ec2.hooks.ec2 import connect  # noqa: PLC0415 - imports Airflow: 2 s
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    # Airflow logs to stdout, which belongs to our results.
+    with contextlib.redirect_stdout(sys.stderr):
+        from airflow_ephemeral_ec2.hooks.ec2 import connect  # noqa: PLC0415 - imports Airflow: 2 s
 
-    return connect(aws_conn_id, region)
+        return connect(aws_conn_id, region)

@@ -142,7 +142,7 @@ def check_user_data(table: ConfigTable) -> Iterator[Problem]:
 def _surely_fits(spec: JobSpec) -> bool:
     """Deflate never grows its input by more than a few bytes, and base64 by a third."""
     config = len(spec.model_dump_json().encode()) + FIXED_CONFIG
-    return 0 + config * 4 // 3 + 100 <= USER_DATA_LIMIT
+    return AGENT_ROOM + config * 4 // 3 + 100 <= USER_DATA_LIMIT
 
 
 def _preview_at_its_largest(spec: JobSpec, table: ConfigTable) -> None:

@@ -113,7 +113,7 @@ class _Names:
         fields = [child.target for child in members if isinstance(child, ast.AnnAssign)]
         self.methods = {id(node) for node in members if isinstance(node, ast.FunctionDef)}
         self.fields = {id(node) for node in fields}
-        callable_here = {node.name for node in [*functions, *classes]}
+        callable_here = {node.name for node in functions} | {node.name for node in classes}
         ours, others = _keywords(nodes, callable_here, {n.split(".")[0] for n in imported})
         self.kept = keep | {n.split(".")[0] for n in imported} | others | set(dir(builtins))
         self.uniform = self._map_uniform(module, ours)
@@ -225,6 +225,8 @@ class _Renamer:
                     node.name = (
                         attributes.get(node.name, node.name) if method else self._new(node.name)
                     )
+                case _:
+                    pass
 
 
 def _squeeze(line: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import boto3
 from botocore.config import Config
@@ -29,24 +30,38 @@ class ClientSource(Protocol):
     def __call__(self, service: str, config: Config) -> Any: ...  # noqa: ANN401 - boto3's own type
 
 
-@dataclass(frozen=True)
 class Clients:
-    """One boto3 client per service and retry policy."""
+    """
+    One boto3 client per service and retry policy, made when first used.
 
-    launch: EC2Client
-    """RunInstances only: one try."""
-    ec2: EC2Client
-    s3: S3Client
-    ssm: Any
+    Making an EC2 client takes half a second, and most tasks only need S3.
+    """
 
+    def __init__(self, source: ClientSource) -> None:
+        self._source = source
+        # Sessions of boto3 may not make two clients at the same time.
+        self._lock = threading.Lock()
 
-def make_clients(source: ClientSource) -> Clients:
-    return Clients(
-        launch=source("ec2", LAUNCH_CONFIG),
-        ec2=source("ec2", READ_CONFIG),
-        s3=source("s3", READ_CONFIG),
-        ssm=source("ssm", READ_CONFIG),
-    )
+    def _make(self, service: str, config: Config) -> Any:  # noqa: ANN401
+        with self._lock:
+            return self._source(service, config)
+
+    @cached_property
+    def launch(self) -> EC2Client:
+        """RunInstances only: one try."""
+        return cast("EC2Client", self._make("ec2", LAUNCH_CONFIG))
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        return cast("EC2Client", self._make("ec2", READ_CONFIG))
+
+    @cached_property
+    def s3(self) -> S3Client:
+        return cast("S3Client", self._make("s3", READ_CONFIG))
+
+    @cached_property
+    def ssm(self) -> Any:  # noqa: ANN401 - has no stubs here
+        return self._make("ssm", READ_CONFIG)
 
 
 def clients_from_environment(region: str, endpoint_url: str | None = None) -> Clients:
@@ -56,4 +71,4 @@ def clients_from_environment(region: str, endpoint_url: str | None = None) -> Cl
     def source(service: str, config: Config) -> Any:  # noqa: ANN401
         return session.client(service, config=config, endpoint_url=endpoint_url)
 
-    return make_clients(source)
+    return Clients(source)

@@ -9,7 +9,7 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_ephemeral_ec2.exceptions import AccessError
-from airflow_ephemeral_ec2.hooks.clients import Clients, make_clients
+from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from botocore.config import Config
 
     from airflow_ephemeral_ec2.settings import Settings
+
+DEFAULT_CONNECTION = "aws_default"
 
 
 class EphemeralEC2Hook(AwsBaseHook):
@@ -40,7 +42,10 @@ class EphemeralEC2Hook(AwsBaseHook):
         :raises AccessError: the connection does not exist
         """
         try:
-            # A missing "aws_default" falls back to boto3's own search, as in the amazon provider.
+            # The amazon provider takes boto3's own search for any missing connection. That is fine
+            # for the default; a connection that somebody named must be the one that is used.
+            if self.aws_conn_id not in (None, DEFAULT_CONNECTION):
+                self.get_connection(self.aws_conn_id)
             session = self.get_session(region_name=self.region_name)
             endpoints = self.conn_config
         except AirflowNotFoundException as error:
@@ -59,7 +64,7 @@ class EphemeralEC2Hook(AwsBaseHook):
                 verify=self.verify,
             )
 
-        return make_clients(source)
+        return Clients(source)
 
 
 @functools.lru_cache(maxsize=32)

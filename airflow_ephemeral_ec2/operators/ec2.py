@@ -119,7 +119,8 @@ class EphemeralEC2Operator(BaseOperator):
         except EphemeralEC2Error as error:
             if error.retryable:
                 raise
-            raise AirflowFailException(str(error)) from error
+            # Without the trace of a library: the message says what to do.
+            raise AirflowFailException(str(error)) from None
 
     def _execute(self, context: Any) -> Any:  # noqa: ANN401
         settings = settings_from_airflow()
@@ -230,7 +231,8 @@ class EphemeralEC2Operator(BaseOperator):
         except EphemeralEC2Error as error:
             if error.retryable:
                 raise
-            raise AirflowFailException(str(error)) from error
+            # Without the trace of a library: the message says what to do.
+            raise AirflowFailException(str(error)) from None
 
     def _launched(
         self,

@@ -75,7 +75,7 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         try:
             reference = self._reference(context)
         except EphemeralEC2Error as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         self.defer(
             trigger=EphemeralEC2JobTrigger(
                 payer=reference.payer,
@@ -114,7 +114,7 @@ class EphemeralEC2Sensor(BaseSensorOperator):
             if error.retryable:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         if standing is None or standing.outcome is None or not standing.is_final:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(True, self._conclude(standing.outcome, standing))

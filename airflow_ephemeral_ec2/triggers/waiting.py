@@ -35,10 +35,10 @@ class Ending:
 @dataclass(eq=False)
 class _Waiter:
     name: str
-    tell: Callable[[str], None]
     until_launch: bool
-    future: asyncio.Future[Ending]
+    inbox: asyncio.Queue[str | Ending | Exception]
     told: int = 0
+    is_served: bool = False
 
 
 def read_ending(
@@ -73,8 +73,8 @@ class ControllerTask:
         :param tell: gets each line of the attempt's story as it happens
         :raises AwsError: AWS refuses, and did so from the start
         """
-        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(name, tell, until_launch, future)
+        # Lines travel through an inbox, so that they are logged in the context of the one who waits.
+        waiter = _Waiter(name, until_launch, asyncio.Queue())
         self._waiters.add(waiter)
         self._wake.set()
         if self._task is None or self._task.done():
@@ -83,7 +83,13 @@ class ControllerTask:
                 self._run(), context=contextvars.Context()
             )
         try:
-            return await future
+            while True:
+                item = await waiter.inbox.get()
+                if isinstance(item, Ending):
+                    return item
+                if isinstance(item, Exception):
+                    raise item
+                tell(item)
         finally:
             self._waiters.discard(waiter)
 
@@ -113,7 +119,7 @@ class ControllerTask:
                 raise
             log.warning("cannot ask AWS, will ask again: %s", error)
             for waiter in self._waiters:
-                waiter.tell(f"cannot ask AWS, will ask again: {error}")
+                waiter.inbox.put_nowait(f"cannot ask AWS, will ask again: {error}")
             return min(pause * 2, MAX_PAUSE_SECONDS)
         self._has_passed = True
         for waiter in tuple(self._waiters):
@@ -123,18 +129,18 @@ class ControllerTask:
     def _serve(self, waiter: _Waiter, ended: dict[str, OutcomeRecord]) -> None:
         story = self._controller.story_of(waiter.name)
         for line in story[waiter.told :]:
-            waiter.tell(line)
+            waiter.inbox.put_nowait(line)
         waiter.told = len(story)
         ending = read_ending(self._controller, ended, waiter.name, until_launch=waiter.until_launch)
-        if ending is not None and not waiter.future.done():
-            waiter.future.set_result(ending)
+        if ending is not None and not waiter.is_served:
+            waiter.is_served = True
+            waiter.inbox.put_nowait(ending)
             if ending.outcome is not None:
                 self._controller.forget(waiter.name)
 
     def _fail(self, error: Exception) -> None:
         for waiter in self._waiters:
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
+            waiter.inbox.put_nowait(error)
 
 
 _tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, ControllerTask]] = (

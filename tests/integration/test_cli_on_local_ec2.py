@@ -186,10 +186,11 @@ def test_push_uses_the_airflow_connection_where_there_is_one(call, cloud, enviro
         del environ[name]
 
     without = call("push", "payers.yaml", AWS_EC2_METADATA_DISABLED="true")
-    found = call("push", "payers.yaml", AIRFLOW_CONN_AWS_DEFAULT=json.dumps(connection))
+    found = call("push", "payers.yaml", "--json", AIRFLOW_CONN_AWS_DEFAULT=json.dumps(connection))
 
     assert without.returncode == 3
     assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["code"]
 
 
 @pytest.mark.parametrize(
@@ -223,3 +224,15 @@ def test_code_that_was_not_pushed_stops_a_run_before_its_launch(call, cloud):
     assert found.returncode == 2
     assert "Run: ephemeral-ec2 push payers.yaml" in found.stderr
     assert len(cloud.calls("RunInstances")) == launched
+
+
+def test_a_missing_connection_is_named_and_3(call):
+    found = call(
+        "push",
+        "payers.yaml",
+        AIRFLOW_CONFIG="/dev/null",
+        AIRFLOW__EPHEMERAL_EC2__AWS_CONN_ID="no_such_one",
+    )
+
+    assert found.returncode == 3
+    assert "Airflow connection 'no_such_one': is not defined. Create it" in found.stderr

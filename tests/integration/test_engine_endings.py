@@ -8,7 +8,7 @@ import pytest
 
 from airflow_ephemeral_ec2.contract import code_key
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, kill_attempt, open_attempt
-from airflow_ephemeral_ec2.hooks.clients import make_clients
+from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -50,7 +50,7 @@ class Engine:
 
     def __init__(self, cloud, make_spec):
         self.cloud = cloud
-        clients = make_clients(lambda service, config: cloud.client(service, config=config))
+        clients = Clients(lambda service, config: cloud.client(service, config=config))
         self.store = JobStore(clients.s3, "records", "demo")
         self.fleet = Fleet(clients, "demo", "us-east-1")
         self._make_spec = make_spec

@@ -39,10 +39,11 @@ class Camera:
     def __init__(self, browser, url, password):
         self._url = url
         context = browser.new_context(viewport=SIZE, color_scheme="light")
-        # Airflow's UI keeps which view of a DAG is open in the browser.
-        for dag_id in GRAPHS.values():
-            context.add_init_script(f"localStorage.setItem('dag_view-{dag_id}', 'graph')")
-            context.add_init_script(f"localStorage.setItem('direction-{dag_id}', '\"RIGHT\"')")
+        # Airflow's UI keeps its settings in the browser, as JSON.
+        context.add_init_script(
+            """localStorage.setItem('default_dag_view', '"graph"');
+               localStorage.setItem('log_wrap', 'true');"""
+        )
         self._page = context.new_page()
         self._page.goto(f"{url}/auth/login", wait_until="networkidle")
         self._page.fill("input[name=username]", USER)

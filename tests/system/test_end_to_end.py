@@ -97,27 +97,31 @@ def _run(world):
     wait_until(lambda: set(DAGS) <= world.client.dags(), 60, f"the DAGs {DAGS}")
     for dag_id in DAGS:
         world.client.trigger(dag_id, RUN, DATE)
-    instance_id = wait_until(lambda: _deferred_machine(world), 240, "the job to kill to run")
-    world.killed_machine = instance_id
+    wait_until(lambda: _only_one_is_left(world), 300, "all jobs but the one to kill to end")
+    world.killed_machine = wait_until(lambda: _running_machine(world), 60, "its machine to run")
     world.client.mark_failed("payer_tess", RUN, "killed")
-    wait_until(
-        lambda: all(world.client.run_state(dag_id, RUN) in ENDED for dag_id in DAGS),
-        300,
-        "all runs to end",
-    )
+    wait_until(lambda: world.client.run_state("payer_tess", RUN) in ENDED, 60, "the run to end")
     wait_until(lambda: "killed" in {job for _, job in _read(world)}, 30, "the killed job's outcome")
     world.records = _read(world)
 
 
-def _deferred_machine(world):
-    time.sleep(0.3)
-    if world.task("killed")["state"] != "deferred":
-        return None
+def _only_one_is_left(world):
+    """Whether only the deferred job is left: nothing else of Airflow writes while it is killed."""
+    time.sleep(0.5)
+    states = {
+        (dag_id, *name): task["state"]
+        for dag_id in DAGS
+        for name, task in world.client.tasks(dag_id, RUN).items()
+    }
+    waiting = states.pop(("payer_tess", "killed", -1))
+    return waiting == "deferred" and set(states.values()) <= {*ENDED, "skipped"}
+
+
+def _running_machine(world):
     for line in world.cloud.lines():
-        if line.get("event") == "state" and line["state"] == "running":
-            tags = line["tags"]
-            if tags.get("ephemeral-ec2:job") == "killed":
-                return line["instance_id"]
+        is_running = line.get("event") == "state" and line["state"] == "running"
+        if is_running and line["tags"].get("ephemeral-ec2:job") == "killed":
+            return line["instance_id"]
     return None
 
 

@@ -192,6 +192,7 @@ def test_a_pipe_gets_the_user_data_as_ec2_takes_it(table):
 
 def test_an_endpoint_that_is_no_url_is_answered_with_advice_and_2(call, table, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     place = ["--environment", "e", "--bucket", "b", "--region", "us-east-1"]
 
     found = call("push", table, *place, "--endpoint-url", "nonsense")

@@ -5,7 +5,7 @@ import pytest
 
 from airflow_ephemeral_ec2.exceptions import CodeMissingError, ConfigurationError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
-from airflow_ephemeral_ec2.hooks.clients import make_clients
+from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
 from airflow_ephemeral_ec2.model.spec import InstanceFacts, LockFile
@@ -17,7 +17,7 @@ KNOWN = InstanceFacts(vcpus=2, memory_mib=8192, architecture="x86_64")
 @pytest.fixture(scope="module")
 def fleet(s3):
     session = boto3.Session(region_name="us-east-1")
-    clients = make_clients(lambda service, config: session.client(service, config=config))
+    clients = Clients(lambda service, config: session.client(service, config=config))
     return Fleet(clients, "test", "us-east-1")
 
 
