@@ -45,21 +45,18 @@ def open_access(given: Given) -> Access:
     AWS SDKs find: environment, profile, ``AWS_ENDPOINT_URL``.
 
     :raises ConfigurationError: settings are missing or wrong; all of them are named
+    :raises AccessError: the connection or profile does not exist
     """
     settings = find_settings(given)
 
     def make_clients(aws_conn_id: str, region: str) -> Clients:
         if given.endpoint_url is None and uses_airflow(os.environ, aws_conn_id):
             return _clients_of_connection(aws_conn_id, region)
-        return _clients_of_sdk(region, given.endpoint_url)
+        return clients_from_environment(region, given.endpoint_url)
 
-    return Access(settings, make_clients)
-
-
-def _clients_of_sdk(region: str, endpoint_url: str | None) -> Clients:
     try:
         with aws_call("find AWS credentials"):
-            return clients_from_environment(region, endpoint_url)
+            return Access(settings, make_clients)
     except ValueError as error:
         msg = f"--endpoint-url or AWS_ENDPOINT_URL: {error}; write it like http://127.0.0.1:5000"
         raise ConfigurationError(msg) from error

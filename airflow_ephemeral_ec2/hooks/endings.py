@@ -70,7 +70,7 @@ def write_ending(
             launched=times.launched,
             detected=store.clock.now(),
         ),
-        _machine(observation) if observation else None,
+        _machine(record, observation) if observation else None,
         dict(report.fields) if report else None,
         root=_machine_uri(store, observation) if observation else "",
     )
@@ -82,7 +82,8 @@ def _machine_uri(store: JobStore, observation: Observation) -> str:
     return f"s3://{store.bucket}/{machine_prefix(store.environment, observation.arn)}"
 
 
-def _machine(observation: Observation) -> Machine:
+def _machine(record: LaunchRecord, observation: Observation) -> Machine:
+    given = [p for p in record.placements if p.instance_type == observation.instance_type]
     return Machine(
         instance_id=observation.instance_id,
         arn=observation.arn,
@@ -90,4 +91,6 @@ def _machine(observation: Observation) -> Machine:
         availability_zone=observation.availability_zone,
         capacity_type=observation.capacity_type,
         state_reason=observation.reason_code,
+        vcpus=given[0].vcpus if given else None,
+        memory_mib=given[0].memory_mib if given else None,
     )

@@ -29,6 +29,7 @@ class Placement(Spec):
     subnet: str
     capacity_type: Literal["on-demand", "spot"]
     vcpus: int
+    memory_mib: int
     client_token: str
 
     def __str__(self) -> str:
@@ -182,6 +183,7 @@ def plan_placements(spec: JobSpec, facts: LaunchFacts) -> tuple[Placement, ...]:
             subnet=subnet,
             capacity_type=market,
             vcpus=facts.instance_types[instance_type].vcpus,
+            memory_mib=facts.instance_types[instance_type].memory_mib,
             client_token=name_client_token(facts.jobkey, facts.attempt, index, facts.nonce),
         )
         for index, (market, instance_type, subnet) in enumerate(wanted)

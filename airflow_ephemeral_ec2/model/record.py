@@ -1,5 +1,6 @@
 """The outcome record: what the bucket, the XCom and the failure message say about an attempt."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from airflow_ephemeral_ec2.model.duration import format_duration
@@ -19,6 +20,8 @@ class Machine(Spec):
     availability_zone: str
     capacity_type: str
     state_reason: str = ""
+    vcpus: int | None = None
+    memory_mib: int | None = None
 
 
 class Times(Spec):
@@ -29,6 +32,8 @@ class Times(Spec):
     launched: float | None = None
     lock: str | None = None
     """By the machine, ISO 8601."""
+    code: str | None = None
+    """When the code was verified and unpacked."""
     started: str | None = None
     ended: str | None = None
     detected: float | None = None
@@ -107,6 +112,7 @@ def conclude(
         times=times.model_copy(
             update={
                 "lock": found.get("lock_at"),
+                "code": found.get("code_at"),
                 "started": found.get("started_at"),
                 "ended": found.get("ended_at"),
             }
@@ -153,29 +159,46 @@ def describe_failure(record: OutcomeRecord, next_step: str) -> str:
     return f"{text} What to do: docs/operating.md#{name_anchor(record.outcome, record.exit_code)}"
 
 
-def describe_story(record: OutcomeRecord) -> list[str]:
+def describe_story(record: OutcomeRecord, log_policy: str = "none") -> list[str]:
     """Tell what happened on the machine, line by line, for the task log."""
     lines = []
     if record.times.lock:
-        lines.append(f"running: start lock taken at {record.times.lock}")
+        code = ", code verified" if record.times.code else ""
+        after = _after(record.times.launched, record.times.lock)
+        lines.append(f"running: start lock taken{code}{after}")
     if record.log_uri:
-        lines.append(f"log: {record.log_uri}")
+        copied = "" if log_policy == "all" else f" (log_to_airflow={log_policy})"
+        lines.append(f"log: {record.log_uri}{copied}")
     if record.seconds is not None:
-        peak = (record.peak_memory_bytes or 0) / GIB
-        cpu = record.cpu_seconds or 0.0
-        lines.append(
-            f"ended: {record.exit_text} after {format_duration(record.seconds)}; "
-            f"peak {peak:.1f} GiB, {format_duration(cpu)} of CPU"
-        )
+        lasted = format_duration(record.seconds)
+        lines.append(f"ended: {record.exit_text} after {lasted}{_usage(record)}")
     if record.log_dropped_bytes:
         lines.append(f"log capped: {record.log_dropped_bytes:,} bytes dropped")
     if record.result_error:
         lines.append(f"result not taken: {record.result_error}")
     if record.machine is not None:
-        lines.append(
-            f"gone: {record.machine.instance_id} terminated ({record.machine.state_reason})"
-        )
+        reason = record.machine.state_reason or "no reason given"
+        lines.append(f"gone: {record.machine.instance_id} terminated ({reason})")
     return lines
+
+
+def _after(launched: float | None, moment: str) -> str:
+    if launched is None:
+        return ""
+    seconds = max(datetime.fromisoformat(moment).timestamp() - launched, 0.0)
+    return f"; {format_duration(seconds)} after launch"
+
+
+def _usage(record: OutcomeRecord) -> str:
+    """``; peak 41.0 of 128 GiB, 58.2 of 64 vCPU busy``, as far as the machine could measure it."""
+    machine, parts = record.machine, []
+    if record.peak_memory_bytes is not None:
+        size = f" of {machine.memory_mib / 1024:g}" if machine and machine.memory_mib else ""
+        parts.append(f"peak {record.peak_memory_bytes / GIB:.1f}{size} GiB")
+    if record.cpu_seconds is not None and record.seconds:
+        size = f" of {machine.vcpus}" if machine and machine.vcpus else ""
+        parts.append(f"{record.cpu_seconds / record.seconds:.1f}{size} vCPU busy")
+    return "; " + ", ".join(parts) if parts else ""
 
 
 def xcom_of(record: OutcomeRecord) -> dict[str, Any]:

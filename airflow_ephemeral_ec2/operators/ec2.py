@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     BaseOperator,
+    conf,
 )
 
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError
@@ -194,7 +195,7 @@ class EphemeralEC2Operator(BaseOperator):
                 region=spec.region,
                 until_launch=not self.wait_for_completion,
                 kill_on_cancel=self.wait_for_completion,
-                end_in_triggerer=self._may_end_in_triggerer(),
+                end_in_triggerer=self._may_end_in_triggerer(spec),
                 identity={
                     "dag_id": identity.dag_id,
                     "run_id": identity.run_id,
@@ -205,10 +206,13 @@ class EphemeralEC2Operator(BaseOperator):
             method_name="execute_complete",
         )
 
-    def _may_end_in_triggerer(self) -> bool:
-        """Whether nothing is lost when no worker ends the task: it would run no callback."""
+    def _may_end_in_triggerer(self, spec: JobSpec) -> bool:
+        """Whether nothing is lost when no worker ends the task: it runs no callback."""
+        backend = conf.get("core", "xcom_backend", fallback="BaseXCom")
         return (
             self.wait_for_completion
+            and spec.log_to_airflow != "all"
+            and backend.endswith(".BaseXCom")
             and not self.outlets
             and not self.on_success_callback
             and not getattr(self, "multiple_outputs", False)
@@ -259,7 +263,7 @@ class EphemeralEC2Operator(BaseOperator):
             msg = f"{self.payer}/{self.job}, attempt {attempt}: its outcome record has disappeared"
             raise JobEndedError(msg, "unknown")
         launch = store.read_launch(jobkey, attempt)
-        for line in describe_story(record):
+        for line in describe_story(record, launch.spec.log_to_airflow):
             self.log.info(line)
         self._copy_log(store.read_log, record, launch.spec)
         value = xcom_of(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -14,6 +15,7 @@ from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.task_state import is_abandoned, read_task_state
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
@@ -79,6 +81,7 @@ class EphemeralEC2Trigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: names of the attempt and of its outcome, or an error's text."""
+        began = time.monotonic()
         try:
             event = await self._wait()
         except asyncio.CancelledError:
@@ -87,6 +90,7 @@ class EphemeralEC2Trigger(BaseTrigger):
             raise
         except EphemeralEC2Error as error:
             event = TriggerEvent({"error": str(error), "retryable": error.retryable})
+        await settle(self, event, began)
         yield event
 
     async def _wait(self) -> TriggerEvent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -11,6 +12,7 @@ from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.ec2 import open_store
 from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
 if TYPE_CHECKING:
@@ -57,13 +59,15 @@ class EphemeralEC2JobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: the attempt that ended the job, or an error's text."""
+        began = time.monotonic()
         try:
             settings = await asyncio.to_thread(settings_from_airflow)
             standing = await self._wait(settings)
+            event = TriggerEvent({"jobkey": standing.jobkey, "attempt": standing.attempt})
         except EphemeralEC2Error as error:
-            yield TriggerEvent({"error": str(error), "retryable": error.retryable})
-            return
-        yield TriggerEvent({"jobkey": standing.jobkey, "attempt": standing.attempt})
+            event = TriggerEvent({"error": str(error), "retryable": error.retryable})
+        await settle(self, event, began)
+        yield event
 
     async def _wait(self, settings: Settings) -> JobStanding:
         store = await asyncio.to_thread(open_store, settings)

@@ -36,13 +36,13 @@ def find_browser():
 class Camera:
     """One logged-in browser window."""
 
-    def __init__(self, browser, url, password):
+    def __init__(self, browser, url, password, view):
         self._url = url
         context = browser.new_context(viewport=SIZE, color_scheme="light")
         # Airflow's UI keeps its settings in the browser, as JSON.
         context.add_init_script(
-            """localStorage.setItem('default_dag_view', '"graph"');
-               localStorage.setItem('log_wrap', 'true');"""
+            f"""localStorage.setItem('default_dag_view', '"{view}"');
+                localStorage.setItem('log_wrap', 'true');"""
         )
         self._page = context.new_page()
         self._page.goto(f"{url}/auth/login", wait_until="networkidle")
@@ -63,10 +63,12 @@ class Camera:
 
 def take_all(browser, demo, folder):
     """Take graph and task log of a finished and of the failed payer; returns the files."""
-    camera = Camera(browser, demo.airflow.url, demo.airflow.password)
+    place = browser, demo.airflow.url, demo.airflow.password
     run = quote(demo.run_id, safe="")
+    camera = Camera(*place, "graph")
     for name, dag_id in GRAPHS.items():
         camera.take(f"/dags/{dag_id}/runs/{run}", ["member", "downstream"], folder / name)
+    camera = Camera(*place, "grid")
     for name, (dag_id, task_id, words) in LOGS.items():
         camera.take(f"/dags/{dag_id}/runs/{run}/tasks/{task_id}", [words], folder / name)
     return [folder / name for name in (*GRAPHS, *LOGS)]

@@ -23,23 +23,27 @@ MACHINE = Machine(
     availability_zone="us-east-1b",
     capacity_type="on-demand",
     state_reason="Client.InstanceInitiatedShutdown",
+    vcpus=64,
+    memory_mib=128 * 1024,
 )
 REPORT = {
     "exit_code": 65,
     "wall_seconds": 11.2,
     "peak_memory_bytes": 41 * 1024**3,
-    "cpu_seconds": 182.0,
+    "cpu_seconds": 649.6,
     "lock_at": "2026-03-02T02:00:38.000Z",
+    "code_at": "2026-03-02T02:00:38.100Z",
     "log": {"dropped_bytes": 1_234_567},
     "result": {"rows": 3},
 }
 
 
+TIMES = Times(requested=0.0, launched=1_772_416_800.0)
+
+
 def outcome(record, **fields):
     verdict = Verdict(Outcome.JOB_FAILED, "exit 65 (data error)", Budget.NONE)
-    return conclude(
-        record, verdict, Times(requested=0.0), MACHINE, REPORT | fields, root="s3://b/m/"
-    )
+    return conclude(record, verdict, TIMES, MACHINE, REPORT | fields, root="s3://b/m/")
 
 
 def test_a_failure_is_one_message_that_says_what_to_do(make_record):
@@ -66,9 +70,9 @@ def test_the_story_tells_time_memory_log_and_death(make_record):
     story = describe_story(outcome(make_record()))
 
     assert story == [
-        "running: start lock taken at 2026-03-02T02:00:38.000Z",
-        "log: s3://b/m/log/",
-        "ended: exit 65 after 11s; peak 41.0 GiB, 3m 02s of CPU",
+        "running: start lock taken, code verified; 38s after launch",
+        "log: s3://b/m/log/ (log_to_airflow=none)",
+        "ended: exit 65 after 11s; peak 41.0 of 128 GiB, 58.0 of 64 vCPU busy",
         "log capped: 1,234,567 bytes dropped",
         "gone: i-0def terminated (Client.InstanceInitiatedShutdown)",
     ]

@@ -110,6 +110,22 @@ def test_a_worker_ends_the_task_when_something_would_be_lost(
     assert deferred.trigger.end_in_triggerer is False
 
 
+def test_a_worker_copies_the_log_of_a_success_when_the_row_wants_it(
+    make_operator, make_context, deployment, table
+):
+    table.write_text(table.read_text().replace("depends_on: [member]", "log_to_airflow: all"))
+
+    assert defer(make_operator(), make_context()).trigger.end_in_triggerer is False
+
+
+def test_a_worker_ends_the_task_when_xcoms_go_elsewhere(
+    make_operator, make_context, deployment, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.company.VaultXCom")
+
+    assert defer(make_operator(), make_context()).trigger.end_in_triggerer is False
+
+
 def test_a_retry_after_a_crash_adopts_the_open_attempt(
     make_operator, make_context, deployment, store
 ):
