@@ -25,13 +25,13 @@ test: lint unit lowest integration system ## Lint and all tests, also with the l
 
 lint: .venv/ready ## ruff, mypy, import layers; changes nothing
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --exclude '*.md' .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 fix: .venv/ready ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff format --exclude '*.md' .
 
 unit: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/unit

@@ -4,6 +4,12 @@ from typing import Any
 
 _PACKAGE = "airflow_ephemeral_ec2"
 _NAME = "Ephemeral EC2"
+_MODULES = {
+    "hooks": ["ec2"],
+    "operators": ["ec2"],
+    "sensors": ["ec2"],
+    "triggers": ["ec2", "job"],
+}
 
 
 def _option(
@@ -32,8 +38,13 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         **{
-            role: [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.{role}.ec2"]}]
-            for role in ("hooks", "operators", "sensors", "triggers")
+            role: [
+                {
+                    "integration-name": _NAME,
+                    "python-modules": [f"{_PACKAGE}.{role}.{name}" for name in modules],
+                }
+            ]
+            for role, modules in _MODULES.items()
         },
         "extra-links": [
             f"{_PACKAGE}.links.ec2.EphemeralEC2InstanceLink",

@@ -56,9 +56,23 @@ class Camera:
         self._page.goto(self._url + path, wait_until="networkidle")
         for word in words:
             self._page.get_by_text(word).last.wait_for(state="visible", timeout=30_000)
+        for trace in self._page.get_by_text("AirflowFailException:").all():
+            trace.click()  # folds the stack: the message says it all
         self._page.wait_for_timeout(1_500)  # the graph moves into place
         file.parent.mkdir(parents=True, exist_ok=True)
         self._page.screenshot(path=file)
+
+
+@contextlib.contextmanager
+def open_browser(path):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            env={**os.environ},
+        )
+        yield browser
+        browser.close()
 
 
 def take_all(browser, demo, folder):
@@ -87,15 +101,9 @@ def main(folder=IMAGES):
         demo.open(stack)
         demo.run()
         demo.tell("taking pictures")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=browser_path,
-                args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-                env={**os.environ},
-            )
+        with open_browser(browser_path) as browser:
             for file in take_all(browser, demo, Path(folder)):
                 demo.tell(str(file))
-            browser.close()
     return 0
 
 

@@ -14,6 +14,7 @@ from tests.system.airflow_settings import EngineSettings
 from tests.system.demo_report import read_outcomes
 from tests.system.demo_stage import lay_out_dags, push, seed
 from tests.system.endings_table import NEW_PAYER, lay_out
+from tests.system.screenshots import Camera, find_browser, open_browser
 from tests.system.services import wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -26,7 +27,8 @@ ENDED = {"success", "failed"}
 class World:
     """Airflow, cloud and DAGs folder of this module, and what the runs left."""
 
-    def __init__(self, client, cloud, table, engine):
+    def __init__(self, airflow, client, cloud, table, engine):
+        self.airflow = airflow
         self.client = client
         self.cloud = cloud
         self.table = table
@@ -64,7 +66,7 @@ def world(request):
     try:
         with local_ec2(seed(engine), home / "ec2") as cloud:
             client = airflow.start(cloud)
-            made = World(client, cloud, table, engine)
+            made = World(airflow, client, cloud, table, engine)
             _stage(made, table)
             _run(made)
             is_up = True
@@ -230,6 +232,18 @@ def test_a_mapped_job_runs_every_part_on_a_machine_of_its_own(world):
 def test_every_attempt_had_one_machine_and_none_is_left(world):
     assert {len(records) for key, records in world.records.items() if key[1] != "parts"} == {1}
     assert set(world.cloud.instances().values()) == {"terminated"}
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium; Debian: apt-get install chromium")
+def test_the_ui_shows_a_failed_task_with_its_exit_status(world, tmp_path):
+    picture = tmp_path / "bad.png"
+
+    with open_browser(find_browser()) as browser:
+        camera = Camera(browser, world.airflow.url, world.airflow.password, "grid")
+        words = ["outcome: job failed, exit 65"]
+        camera.take(f"/dags/payer_tess/runs/{RUN}/tasks/bad", words, picture)
+
+    assert picture.stat().st_size > 10_000
 
 
 def test_a_payer_added_to_the_table_shows_within_30_seconds(world):

@@ -1,9 +1,12 @@
 """What Airflow reads about the package, and what a reader may rely on."""
 
 import importlib
+import json
 import pickle
 from importlib.metadata import entry_points
+from importlib.resources import files
 
+import jsonschema
 import pytest
 
 from airflow_ephemeral_ec2 import exceptions
@@ -56,6 +59,12 @@ def test_the_provider_names_modules_and_links_that_exist():
     for path in info["extra-links"]:
         module, _, name = path.rpartition(".")
         assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_provider_info_is_as_airflow_wants_it():
+    schema = files("airflow").joinpath("provider_info.schema.json").read_text()
+
+    jsonschema.validate(get_provider_info(), json.loads(schema))
 
 
 def test_airflow_finds_the_provider():

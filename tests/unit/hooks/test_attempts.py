@@ -8,9 +8,10 @@ from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_fact
 from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
-from airflow_ephemeral_ec2.model.spec import InstanceFacts, LockFile
+from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, LockFile
 
 SSM = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+IMAGE = ImageFacts(architecture="x86_64", root_device="/dev/xvda")
 KNOWN = InstanceFacts(vcpus=2, memory_mib=8192, architecture="x86_64")
 
 
@@ -26,7 +27,7 @@ def make_order(make_spec):
     def make(epoch="e1", lock=None, **changes):
         return LaunchOrder(
             spec=make_spec(ami=SSM, **changes),
-            lock=lock or LockFile(),
+            lock=lock or LockFile(images={SSM: IMAGE}),
             table="payers.yaml",
             table_version="t",
             limit_vcpus=96,
@@ -73,7 +74,8 @@ def _spec(make_order, ami):
 
 
 def test_code_that_is_gone_from_the_bucket_is_missed_before_launch(store, fleet, make_order):
-    lock = LockFile.model_validate({"code": {"jobs/": {"sha256": "c" * 64, "size_bytes": 1}}})
+    code = {"jobs/": CodeFacts(sha256="c" * 64, size_bytes=1)}
+    lock = LockFile(code=code, images={SSM: IMAGE})
 
     with pytest.raises(
         CodeMissingError, match=r"is not at s3://.*Run: ephemeral-ec2 push payers.yaml"
