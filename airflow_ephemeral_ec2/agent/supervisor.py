@@ -237,6 +237,7 @@ class Supervisor:
         job = self._start(argv, environ, output, max(end - start, 1))
         reader = self.log.follow(pipe) if self.log else None
         timed_out = self._watch(job, end)
+        interrupted = self._stop.is_set()  # now: a stop after the job's end did not interrupt it
         ending = job.finish()
         os.close(output)
         if reader:
@@ -246,7 +247,7 @@ class Supervisor:
             signal=ending.signal,
             oom=ending.oom,
             timed_out=timed_out or ending.timed_out,
-            interrupted=self._stop.is_set(),
+            interrupted=interrupted,
             ended_at=self.clock.iso(),
             wall_seconds=round(self.clock.monotonic() - start, 3),
             cpu_seconds=ending.cpu_seconds or None,

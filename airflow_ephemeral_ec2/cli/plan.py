@@ -189,7 +189,6 @@ def plan_as_json(shown: Plan) -> dict[str, object]:
         "recorded": shown.is_recorded,
         "run": {
             "dag_id": record.dag_id,
-            "run_id": record.run_id,
             "task_id": record.task_id,
             "map_index": record.map_index,
             "attempt": record.attempt,

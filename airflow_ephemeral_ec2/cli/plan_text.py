@@ -48,9 +48,9 @@ def describe_plan(
         _line("ends", f"at most {runtime} + {boot} boot, then terminated"),
         _line("bytes", f"user data {size:,} of {USER_DATA_LIMIT:,}; {_say_code(code)}"),
     ]
-    if record.run_id != "preview":
+    if not placeholders:
         chosen = record.placements[placement]
-        asked = f"attempt {record.attempt} of {record.run_id}, placement {placement + 1}: {chosen}"
+        asked = f"attempt {record.attempt} of {record.dag_id}.{record.task_id}, placement {placement + 1}: {chosen}"
         lines.append(_line("asked", asked))
     unknown = [name for name in placeholders if name not in MADE_AT_LAUNCH]
     if unknown:

@@ -72,6 +72,9 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     """
     jobkey = name_jobkey(store.read_secret(), store.environment, order.identity)
     choice = choose_attempt(store.last_attempt(jobkey), order.epoch)
+    if choice.step is Step.ADOPT and is_being_ended(store, jobkey, choice.attempt):
+        # Clearing a running task leaves its epoch as it was; its machine is on the way out.
+        choice = AttemptChoice(Step.SUPERSEDE, choice.attempt + 1)
     if choice.step is Step.RETURN:
         return OpenAttempt(choice, jobkey, None)
     if choice.step is Step.ADOPT:
@@ -85,6 +88,14 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     store.write_entry(plan_entry(record, order.limit_vcpus))
     store.write_date_index(record)
     return OpenAttempt(choice, jobkey, record)
+
+
+def is_being_ended(store: JobStore, jobkey: str, attempt: int) -> bool:
+    """Say whether somebody has asked for the end of an open attempt."""
+    if store.read_kill(entry_name(jobkey, attempt)) is not None:
+        return True
+    lock = store.read_start_lock(store.read_launch(jobkey, attempt))
+    return lock is not None and lock.revoked is not None
 
 
 def supersede(store: JobStore, fleet: Fleet, record: LaunchRecord, order: LaunchOrder) -> None:
@@ -108,6 +119,14 @@ def kill_attempt(store: JobStore, fleet: Fleet, jobkey: str, attempt: int, kill:
     machines = fleet.find_attempt(jobkey, attempt)
     fleet.terminate(m.instance_id for m in machines if not m.is_dead)
     return True
+
+
+def kill_latest(store: JobStore, fleet: Fleet, identity: TaskIdentity, kill: Kill) -> None:
+    """End the open attempt of a task instance that was killed before it knew its attempt."""
+    jobkey = name_jobkey(store.read_secret(), store.environment, identity)
+    last = store.last_attempt(jobkey)
+    if last is not None and last.outcome is None:
+        kill_attempt(store, fleet, jobkey, last.attempt, kill)
 
 
 def _find_facts(

@@ -10,6 +10,7 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     NoCredentialsError,
     NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
 )
@@ -122,7 +123,9 @@ def http_status(error: ClientError) -> int:
 def classify_launch_error(error: ClientError | BotoCoreError) -> Answer:
     """Say what an error of RunInstances means; what nobody knows is ambiguous or, as 4xx, config."""
     if not isinstance(error, ClientError):
-        return Answer.ACCESS if isinstance(error, _NO_CREDENTIALS) else Answer.AMBIGUOUS
+        if isinstance(error, _NO_CREDENTIALS):
+            return Answer.ACCESS
+        return Answer.CONFIG if isinstance(error, ParamValidationError) else Answer.AMBIGUOUS
     known = _ANSWERS.get(error_code(error))
     if known is not None:
         return known

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.endings import AdmissionTimes, find_verdict, write_ending
 from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, LaunchRate, Pending, Refused
+from airflow_ephemeral_ec2.hooks.open_attempts import Memory, OpenAttempts
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.model.admission import (
     EntryState,
-    QueueEntry,
     Stage,
     admission_order,
     admit,
@@ -30,30 +28,17 @@ from airflow_ephemeral_ec2.model.outcome import (
 from airflow_ephemeral_ec2.model.watch import is_overdue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
-    from airflow_ephemeral_ec2.hooks.job_store import JobStore, QueueListing
-    from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
+log = logging.getLogger(__name__)
 FULL_SWEEP_SECONDS = 60.0
-GONE_AFTER_SECONDS = 900.0
-"""An instance that EC2 does not show is not gone before this age (EC2: eventual consistency)."""
-
-
-@dataclass
-class _Memory:
-    """What this process remembers of an open attempt; all of it can be read again."""
-
-    entry: QueueEntry
-    record: LaunchRecord
-    story: list[str]
-    not_before: float = 0.0
-    last_wait: str = ""
-    is_started: bool = False
-    """The machine is known to hold the start lock."""
-    may_have_launched: bool = False
+GONE_AFTER_SECONDS = 3_600.0
+GONE_AFTER_MISSES = 3
+"""An instance that EC2 does not show is not gone before it is this old and was missed this often."""
 
 
 class Controller:
@@ -69,36 +54,36 @@ class Controller:
         self._fleet_for = fleet_for
         self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(LaunchRate)
         self._ledger = QueueLedger(store)
-        self._memories: dict[str, _Memory] = {}
-        self._stories: dict[str, list[str]] = {}
+        self._open = OpenAttempts(store)
         self._full_sweep_at = 0.0
 
     # -- what waiters ask ------------------------------------------------------------------
-
-    def story_of(self, name: str) -> tuple[str, ...]:
-        """Tell what happened to an attempt so far, a line each, for its task log."""
-        return tuple(self._stories.get(name, ()))
 
     def machine_of(self, name: str) -> str | None:
         """Return the instance id of an open attempt once it is launched."""
         state = self._ledger.state.entries.get(name)
         return state.instance_id if state else None
 
+    def story_of(self, name: str) -> tuple[str, ...]:
+        """Tell what happened to an attempt so far, a line each, for its task log."""
+        return self._open.story_of(name)
+
     def forget(self, name: str) -> None:
         """Drop the story of an attempt that nobody awaits any more."""
-        if name not in self._memories:
-            self._stories.pop(name, None)
+        self._open.forget(name)
 
     @property
     def has_work(self) -> bool:
         """Whether attempts are open that this process acts on."""
-        return bool(self._memories)
+        return bool(self._open.memories)
 
     def follow(self, names: Iterable[str]) -> dict[str, OutcomeRecord]:
         """Make one pass and return the outcomes of those awaited attempts that have ended."""
+        awaited = set(names)
         still_open = self.tick()
+        self._open.keep_stories(still_open | awaited)
         ended = {}
-        for name in set(names) - still_open:
+        for name in awaited - still_open:
             jobkey, _, attempt = name.rpartition("-a")
             outcome = self.store.read_outcome(jobkey, int(attempt))
             if outcome is not None:
@@ -115,72 +100,41 @@ class Controller:
         """
         listing = self.store.list_queue()
         if not self._ledger.take_lease():
-            self._memories.clear()
+            self._open.memories.clear()
             return listing.entries
-        self._remember(listing)
+        self._open.refresh(listing)
         for name in listing.kills - listing.entries:
             self.store.close_entry(name)
-        entries = [memory.entry for memory in self._memories.values()]
-        self._ledger.state = merge_arrivals(self._ledger.state, entries)
+        entries = [memory.entry for memory in self._open.memories.values()]
+        self._ledger.state = merge_arrivals(self._ledger.state, entries, listing.entries)
         self._watch(self.store.clock.now(), listing.kills)
         self._end_unlaunched(listing.kills)
         if self._admit():
             self._launch()
             self._ledger.save()
-        return frozenset(self._memories)
+        return frozenset(self._open.memories) | (listing.entries - self._open.closed)
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""
         self._ledger.release()
 
-    def _remember(self, listing: QueueListing) -> None:
-        for name in set(self._memories) - listing.entries:
-            del self._memories[name]
-        for name in listing.entries - set(self._memories):
-            try:
-                entry = self.store.read_entry(name)
-                if entry is not None:
-                    record = self.store.read_launch(entry.jobkey, entry.attempt)
-                    story = self._stories.setdefault(name, [])
-                    self._memories[name] = _Memory(entry, record, story)
-            except BucketError as error:
-                # One record that cannot be read must not hold up everybody else's.
-                self._stories[name] = [f"cannot be launched: {error}"]
-
-    @contextlib.contextmanager
-    def _isolated(self, names: Iterable[str]) -> Iterator[None]:
-        """Let a refusal that concerns some attempts hold up only these, and tell them."""
-        try:
-            yield
-        except EphemeralEC2Error as error:
-            if error.retryable:
-                raise
-            for name in names:
-                if name in self._memories:
-                    self._tell_wait(self._memories[name], f"{error} Will ask again.")
-
     # -- admission and launch --------------------------------------------------------------
 
     def _admit(self) -> bool:
-        entries = [memory.entry for memory in self._memories.values()]
+        entries = [memory.entry for memory in self._open.memories.values()]
         admission = admit(entries, self._ledger.state, blocked=self._blocked())
         now = self.store.clock.now()
         for name in admission.admitted:
-            vcpus = self._memories[name].entry.vcpus
+            vcpus = self._open.memories[name].entry.vcpus
             self._ledger.set(name, stage=Stage.ADMITTED, admitted_at=now, vcpus=vcpus)
         for name, wait in admission.waiting.items():
-            self._tell_wait(self._memories[name], wait.reason)
+            self._open.memories[name].tell_wait(wait.reason)
         return self._ledger.save()
-
-    def _tell_wait(self, memory: _Memory, reason: str) -> None:
-        if memory.last_wait != reason:
-            memory.last_wait = reason
-            memory.story.append(f"queued: {reason}")
 
     def _blocked(self) -> dict[str, str]:
         """Find the attempts that wait for their own predecessor."""
         blocked = {}
-        for name, memory in self._memories.items():
+        for name, memory in self._open.memories.items():
             entry = memory.entry
             waits = self._ledger.state.entries[name].stage is Stage.WAITING
             if waits and entry.supersedes is not None:
@@ -193,15 +147,18 @@ class Controller:
         now, states = self.store.clock.now(), self._ledger.state.entries
         ready = [
             (name, memory)
-            for name, memory in self._memories.items()
+            for name, memory in self._open.memories.items()
             if states[name].stage is Stage.ADMITTED and memory.not_before <= now
         ]
         ready.sort(key=lambda pair: admission_order(pair[1].entry, states[pair[0]]))
         for name, memory in ready:
-            with self._isolated([name]):
+            # Launching takes time; another controller may have taken over meanwhile.
+            if not self._ledger.take_lease():
+                return
+            with self._open.isolated([name]):
                 self._launch_one(name, memory, states[name])
 
-    def _launch_one(self, name: str, memory: _Memory, state: EntryState) -> None:
+    def _launch_one(self, name: str, memory: Memory, state: EntryState) -> None:
         record = memory.record
         place = (record.spec.aws_conn_id, record.spec.region)
         launcher = Launcher(self._fleet_for(*place), self.store, self._rates[place])
@@ -223,42 +180,72 @@ class Controller:
                     f"admitted, launched {machine.instance_id} ({machine.instance_type} "
                     f"{machine.capacity_type}) in {machine.availability_zone}; {asked}"
                 )
-            case Pending(placement, seconds, why, may_have_launched):
+            case Pending(placement, seconds, why):
                 self._ledger.set(name, placement=placement)
-                memory.may_have_launched = memory.may_have_launched or may_have_launched
                 memory.not_before = now + seconds
-                self._tell_wait(memory, why)
+                memory.tell_wait(why)
             case Refused(verdict):
-                self._close(name, verdict)
+                self._give_up(name, verdict)
 
     # -- watching and endings --------------------------------------------------------------
 
     def _end_unlaunched(self, kills: frozenset[str]) -> None:
         now = self.store.clock.now()
-        for name, memory in list(self._memories.items()):
+        for name, memory in list(self._open.memories.items()):
             stage, entry = self._ledger.state.entries[name].stage, memory.entry
-            if stage is Stage.LAUNCHED or memory.may_have_launched:
+            if stage is Stage.LAUNCHED:
                 continue
+            verdict = None
             if name in kills:
                 kill = self.store.read_kill(name) or Kill("cancelled")
                 outcome = Outcome.SUPERSEDED if kill.reason == "superseded" else Outcome.KILLED
-                self._close(name, Verdict(outcome, f"{kill.reason} before it was launched"))
+                verdict = Verdict(outcome, f"{kill.reason} before it was launched")
             elif entry.max_wait is not None and now - entry.requested_at > entry.max_wait:
                 waited = format_duration(entry.max_wait)
                 reason = f"not launched within max_wait ({waited}); {memory.last_wait}"
-                self._close(name, Verdict(Outcome.WAIT_TIMEOUT, reason))
+                verdict = Verdict(Outcome.WAIT_TIMEOUT, reason)
+            if verdict is not None:
+                with self._open.isolated([name]):
+                    self._give_up(name, verdict)
+
+    def _give_up(self, name: str, verdict: Verdict) -> None:
+        """
+        End an attempt that has no machine as far as this process knows; others may know better.
+
+        A launch whose answer was lost may have a machine. First its start lock is revoked: then
+        nobody can begin the work. If a machine was faster, it is watched instead.
+        """
+        memory, state = self._open.memories[name], self._ledger.state.entries[name]
+        record = memory.record
+        is_free = self.store.revoke_start_lock(record, verdict.reason)
+        machines = []
+        if state.stage is not Stage.WAITING or not is_free:
+            fleet = self._fleet_for(record.spec.aws_conn_id, record.spec.region)
+            machines = fleet.find_attempt(record.jobkey, record.attempt)
+            fleet.terminate([m.instance_id for m in machines if not m.is_dead])
+        lock = None if is_free else self.store.read_start_lock(record)
+        holder = lock.instance_id if lock else None
+        alive = [m.instance_id for m in machines if not m.is_dead]
+        if holder is None and not alive:
+            self._close(name, verdict)
+            return
+        self.store.write_kill(name, Kill(verdict.reason))
+        launched_at = state.admitted_at or self.store.clock.now()
+        self._ledger.set(
+            name, stage=Stage.LAUNCHED, instance_id=holder or alive[0], launched_at=launched_at
+        )
 
     def _watch(self, now: float, kills: frozenset[str]) -> None:
         full = now - self._full_sweep_at >= FULL_SWEEP_SECONDS
         by_place: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         for name, state in self._ledger.state.entries.items():
-            if state.instance_id:
-                spec = self._memories[name].record.spec
+            if state.instance_id and name in self._open.memories:
+                spec = self._open.memories[name].record.spec
                 by_place[spec.aws_conn_id, spec.region][state.instance_id] = name
         if full:
             self._full_sweep_at = now
         for place, machines in by_place.items():
-            with self._isolated(machines.values()):
+            with self._open.isolated(machines.values()):
                 fleet = self._fleet_for(*place)
                 seen = fleet.observe(list(machines), all_states=full)
                 if full:
@@ -268,15 +255,19 @@ class Controller:
                     # A machine that this look did not show is running, as far as anybody knows.
                     unseen = Observation(instance_id, "running")
                     observation = shown.get(instance_id, unseen)
-                    with self._isolated([name]):
+                    with self._open.isolated([name]):
                         self._act_on(name, observation, fleet, now, is_killed=name in kills)
 
     def _act_on(
         self, name: str, observation: Observation, fleet: Fleet, now: float, *, is_killed: bool
     ) -> None:
         if observation.is_dead:
-            verdict, report = find_verdict(self.store, self._memories[name].record, observation)
-            if verdict is not None:
+            record = self._open.memories[name].record
+            verdict, report, holder = find_verdict(self.store, record, observation)
+            if holder is not None:
+                # Another machine of this attempt has the start lock: that one speaks for it.
+                self._ledger.set(name, instance_id=holder, arn=None)
+            elif verdict is not None:
                 self._close(name, verdict, observation, report)
         elif is_killed and observation.state != "shutting-down":
             fleet.terminate([observation.instance_id])
@@ -286,13 +277,15 @@ class Controller:
     def _missing(self, machines: dict[str, str], seen: set[str], now: float) -> list[Observation]:
         gone = []
         for instance_id, name in machines.items():
-            state = self._ledger.state.entries[name]
-            if instance_id not in seen and now - (state.launched_at or now) > GONE_AFTER_SECONDS:
+            state, memory = self._ledger.state.entries[name], self._open.memories[name]
+            memory.misses = 0 if instance_id in seen else memory.misses + 1
+            is_old = now - (state.launched_at or now) > GONE_AFTER_SECONDS
+            if is_old and memory.misses >= GONE_AFTER_MISSES:
                 gone.append(Observation(instance_id, "gone", arn=state.arn or ""))
         return gone
 
     def _end_overdue(self, name: str, observation: Observation, fleet: Fleet, now: float) -> None:
-        memory = self._memories[name]
+        memory = self._open.memories[name]
         record = memory.record
         launched_at = self._ledger.state.entries[name].launched_at or now
         due = is_overdue(record.spec, observation, launched_at, now)
@@ -315,7 +308,7 @@ class Controller:
     ) -> None:
         state = self._ledger.state.entries[name]
         times = AdmissionTimes(state.admitted_at, state.launched_at)
-        record = self._memories[name].record
+        record = self._open.memories[name].record
         write_ending(self.store, record, verdict, times, observation, report)
-        del self._memories[name]
+        self._open.close(name)
         self._ledger.drop(name)

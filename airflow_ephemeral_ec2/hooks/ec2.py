@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_ephemeral_ec2.exceptions import AccessError
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
@@ -42,18 +44,23 @@ class EphemeralEC2Hook(AwsBaseHook):
         :raises AccessError: the connection does not exist
         """
         try:
-            # The amazon provider takes boto3's own search for any missing connection. That is fine
-            # for the default; a connection that somebody named must be the one that is used.
-            if self.aws_conn_id not in (None, DEFAULT_CONNECTION):
-                self.get_connection(self.aws_conn_id)
-            session = self.get_session(region_name=self.region_name)
-            endpoints = self.conn_config
+            return self._make_clients()
         except AirflowNotFoundException as error:
             raise AccessError(
                 f"Airflow connection {self.aws_conn_id!r}",
                 "is not defined.",
                 "Create it (type aws), or name another one in the table's aws_conn_id.",
             ) from error
+
+    def _make_clients(self) -> Clients:
+        # A connection with a role assumes it here, and may be refused.
+        with aws_call(f"use Airflow connection {self.aws_conn_id!r}"):
+            # The amazon provider takes boto3's own search for any missing connection. That is fine
+            # for the default; a connection that somebody named must be the one that is used.
+            if self.aws_conn_id not in (None, DEFAULT_CONNECTION):
+                self.get_connection(self.aws_conn_id)
+            session = self.get_session(region_name=self.region_name)
+            endpoints = self.conn_config
 
         def source(service: str, config: Config) -> Any:  # noqa: ANN401 - boto3's own type
             extra = endpoints.botocore_config
@@ -67,13 +74,21 @@ class EphemeralEC2Hook(AwsBaseHook):
         return Clients(source)
 
 
-@functools.lru_cache(maxsize=32)
+CLIENTS_SECONDS = 600.0
+"""Clients are made anew after this long, so that a triggerer sees a connection's new keys."""
+
+
 def connect(aws_conn_id: str, region: str) -> Clients:
     """
-    Return the clients of a connection and region, made once per process.
+    Return the clients of a connection and region, shared by the process.
 
     :raises AccessError: the connection does not exist
     """
+    return _connect(aws_conn_id, region, int(time.monotonic() // CLIENTS_SECONDS))
+
+
+@functools.lru_cache(maxsize=32)
+def _connect(aws_conn_id: str, region: str, _generation: int) -> Clients:
     return EphemeralEC2Hook(aws_conn_id=aws_conn_id, region_name=region).make_clients()
 
 

@@ -32,9 +32,11 @@ class AdmissionTimes:
 
 def find_verdict(
     store: JobStore, record: LaunchRecord, observation: Observation
-) -> tuple[Verdict | None, Report | None]:
+) -> tuple[Verdict | None, Report | None, str | None]:
     """
     Judge a machine by its report; lock and kill record are read only where they decide.
+
+    The third value is the instance that holds the start lock, when it is another one.
 
     :raises AwsError: the bucket cannot be read now; nothing is concluded from that
     """
@@ -42,11 +44,13 @@ def find_verdict(
     body = store.read_report(observation.arn) if observation.arn else None
     report = read_report(body, expected)
     if isinstance(report, Report) and not (report.interrupted or report.phase == PHASE_SUPERSEDED):
-        return judge(record.spec, observation, report, None, None), report
+        return judge(record.spec, observation, report, None, None), report, None
     name = entry_name(record.jobkey, record.attempt)
     lock, kill = store.read_start_lock(record), store.read_kill(name)
-    verdict = judge(record.spec, observation, report, lock, kill)
-    return verdict, report if isinstance(report, Report) else None
+    found = report if isinstance(report, Report) else None
+    if lock is not None and lock.instance_id not in (None, observation.instance_id):
+        return None, found, lock.instance_id
+    return judge(record.spec, observation, report, lock, kill), found, None
 
 
 def write_ending(
@@ -58,8 +62,8 @@ def write_ending(
     report: Report | None = None,
 ) -> None:
     """Record the outcome, then take the attempt out of the queue: in this order, for a crash."""
-    if observation is None:
-        # No machine is known; should one come up late, it must not run the work.
+    if report is None:
+        # Should another machine of this attempt come up late, it must not run the work.
         store.revoke_start_lock(record, verdict.reason)
     outcome = conclude(
         record,

@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
-from pydantic import ValidationError
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AwsError, BucketError
-from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code, http_status
-from airflow_ephemeral_ec2.hooks.clock import BucketClock
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, http_status
+from airflow_ephemeral_ec2.hooks.bucket import Bucket
 from airflow_ephemeral_ec2.model.admission import QueueEntry, QueueState
 from airflow_ephemeral_ec2.model.identity import PastAttempt, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, StartLock
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
 from airflow_ephemeral_ec2.model.record import OutcomeRecord
-from airflow_ephemeral_ec2.model.spec import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_s3 import S3Client
 
-_Model = TypeVar("_Model", bound=Spec)
 _KILL_SUFFIX = ".kill"
 
 
@@ -47,7 +44,7 @@ class DatedJob:
     array_size: int
 
 
-class JobStore:
+class JobStore(Bucket):
     """
     One environment in one bucket; every write is conditional.
 
@@ -57,80 +54,8 @@ class JobStore:
     """
 
     def __init__(self, s3: S3Client, bucket: str, environment: str) -> None:
-        self._s3 = s3
-        self.bucket = bucket
+        super().__init__(s3, bucket)
         self.environment = environment
-        self.clock = BucketClock()
-
-    # -- objects ---------------------------------------------------------------------------
-
-    def read(self, key: str) -> bytes | None:
-        """Read an object; None when there is none."""
-        found = self._read_tagged(key)
-        return None if found is None else found[0]
-
-    def _read_tagged(self, key: str) -> tuple[bytes, str] | None:
-        with aws_call(f"read s3://{self.bucket}/{key}", bucket=self.bucket):
-            try:
-                answer = self._s3.get_object(Bucket=self.bucket, Key=key)
-            except ClientError as error:
-                if error_code(error) == "NoSuchKey":
-                    return None
-                raise
-            self._observe(answer)
-            return answer["Body"].read(), answer["ETag"]
-
-    def exists(self, key: str) -> bool:
-        with aws_call(f"look for s3://{self.bucket}/{key}", bucket=self.bucket):
-            try:
-                self._observe(self._s3.head_object(Bucket=self.bucket, Key=key))
-            except ClientError as error:
-                if http_status(error) == 404:
-                    return False
-                raise
-        return True
-
-    def write_new(self, key: str, body: bytes, content_type: str = "application/json") -> bool:
-        """Write an object that must not exist yet; False when it does (first writer wins)."""
-        with aws_call(f"write s3://{self.bucket}/{key}", bucket=self.bucket):
-            try:
-                answer = self._s3.put_object(
-                    Bucket=self.bucket,
-                    Key=key,
-                    Body=body,
-                    IfNoneMatch="*",
-                    ContentType=content_type,
-                )
-            except ClientError as error:
-                if http_status(error) == 412:
-                    return False
-                raise
-            self._observe(answer)
-            return True
-
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        with aws_call(f"list s3://{self.bucket}/{prefix}", bucket=self.bucket):
-            pages = self._s3.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-                self._observe(page)
-                for item in page.get("Contents", ()):
-                    yield item["Key"]
-
-    def _observe(self, answer: Any) -> None:  # noqa: ANN401 - every S3 answer has it
-        self.clock.observe(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-
-    def _read_model(self, key: str, model: type[_Model]) -> _Model | None:
-        body = self.read(key)
-        if body is None:
-            return None
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            raise BucketError(
-                f"read s3://{self.bucket}/{key}",
-                f"not a {model.__name__} of this version: {error.error_count()} errors.",
-                "Was it written by another release of airflow-provider-ephemeral-ec2?",
-            ) from error
 
     # -- the environment -------------------------------------------------------------------
 
@@ -173,7 +98,7 @@ class JobStore:
 
     def read_launch(self, jobkey: str, attempt: int) -> LaunchRecord:
         key = contract.launch_key(self.environment, jobkey, attempt)
-        record = self._read_model(key, LaunchRecord)
+        record = self.read_model(key, LaunchRecord)
         if record is None:
             raise BucketError(
                 f"read s3://{self.bucket}/{key}", "no such launch record.", "Was it deleted?"
@@ -196,7 +121,7 @@ class JobStore:
 
     def read_outcome(self, jobkey: str, attempt: int) -> OutcomeRecord | None:
         key = contract.outcome_key(self.environment, jobkey, attempt)
-        return self._read_model(key, OutcomeRecord)
+        return self.read_model(key, OutcomeRecord)
 
     def write_refusal(self, record: LaunchRecord, placement: int, code: str, text: str) -> None:
         """Write down that a placement was definitively refused."""
@@ -208,6 +133,12 @@ class JobStore:
             "at": self.clock.now(),
         }
         self.write_new(key, json.dumps(body).encode())
+
+    def refused_placements(self, record: LaunchRecord) -> frozenset[int]:
+        """Return the indexes of the placements that were definitively refused."""
+        prefix = contract.attempt_prefix(self.environment, record.jobkey, record.attempt)
+        keys = self.list_keys(prefix + "refused-")
+        return frozenset(int(k.rpartition("-")[2].removesuffix(".json")) for k in keys)
 
     # -- start lock and report -------------------------------------------------------------
 
@@ -240,13 +171,23 @@ class JobStore:
         for key in sorted(self.list_keys(prefix)):
             yield self.read(key) or b""
 
+    def read_log_end(self, instance_arn: str, limit_bytes: int) -> bytes:
+        """Read the end of the job's output: at least ``limit_bytes`` of it, in whole chunks."""
+        prefix = contract.machine_prefix(self.environment, instance_arn) + "log/"
+        chunks: list[bytes] = []
+        for key in sorted(self.list_keys(prefix), reverse=True):
+            chunks.insert(0, self.read(key) or b"")
+            if sum(map(len, chunks)) >= limit_bytes:
+                break
+        return b"".join(chunks)
+
     # -- the queue -------------------------------------------------------------------------
 
     def write_entry(self, entry: QueueEntry) -> None:
         self.write_new(self._entry_key(entry.name), entry.model_dump_json().encode())
 
     def read_entry(self, name: str) -> QueueEntry | None:
-        return self._read_model(self._entry_key(name), QueueEntry)
+        return self.read_model(self._entry_key(name), QueueEntry)
 
     def list_queue(self) -> QueueListing:
         prefix = f"{self.environment}/queue/"
@@ -260,7 +201,7 @@ class JobStore:
         """Take an attempt out of the queue; only after its outcome is recorded."""
         for key in (self._entry_key(name), self._entry_key(name + _KILL_SUFFIX)):
             with aws_call(f"delete s3://{self.bucket}/{key}", bucket=self.bucket):
-                self._s3.delete_object(Bucket=self.bucket, Key=key)
+                self.s3.delete_object(Bucket=self.bucket, Key=key)
 
     def write_kill(self, name: str, kill: Kill) -> None:
         """Ask for the end of an attempt; the controller finds it when it lists the queue."""
@@ -279,7 +220,7 @@ class JobStore:
 
     def read_state(self) -> tuple[QueueState, str | None]:
         """Return the queue state and its ETag (None before the first write)."""
-        found = self._read_tagged(self._state_key)
+        found = self.read_tagged(self._state_key)
         if found is None:
             return QueueState(), None
         return QueueState.model_validate_json(found[0]), found[1]
@@ -295,7 +236,7 @@ class JobStore:
         body = state.model_dump_json(exclude_defaults=True).encode()
         try:
             with aws_call(f"write s3://{self.bucket}/{self._state_key}", bucket=self.bucket):
-                answer = self._s3.put_object(
+                answer = self.s3.put_object(
                     Bucket=self.bucket,
                     Key=self._state_key,
                     Body=body,
@@ -303,7 +244,7 @@ class JobStore:
                 )
         except AwsError as error:
             return self._own_revision(state, error)
-        self._observe(answer)
+        self.observe(answer)
         return answer["ETag"]
 
     def _own_revision(self, state: QueueState, error: AwsError) -> str | None:

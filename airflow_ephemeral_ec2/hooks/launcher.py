@@ -49,7 +49,6 @@ class Pending:
     placement: int
     seconds: float
     why: str
-    may_have_launched: bool = False
 
 
 class LaunchRate:
@@ -93,7 +92,11 @@ class Launcher:
         way to two machines.
         """
         last_code = ""
+        # Who launched before us may have died after a refusal: what was refused stays refused.
+        refused = self._store.refused_placements(record)
         for index in range(first, len(record.placements)):
+            if index in refused:
+                continue
             if not self._rate.take():
                 return Pending(index, 1.0, "pacing launches at EC2's rate")
             try:
@@ -120,8 +123,7 @@ class Launcher:
             return Pending(index, QUOTA_PAUSE_SECONDS, why)
         if answer in (Answer.THROTTLED, Answer.AMBIGUOUS):
             why = f"EC2 gave no answer ({_code(error)}); asking the same again"
-            unknown = answer is Answer.AMBIGUOUS
-            return Pending(index, AMBIGUOUS_PAUSE_SECONDS, why, may_have_launched=unknown)
+            return Pending(index, AMBIGUOUS_PAUSE_SECONDS, why)
         if answer in (Answer.TOKEN_DEAD, Answer.TOKEN_MISMATCH):
             return self._by_token(record, index, _code(error))
         self._store.write_refusal(record, index, _code(error), _message(error))

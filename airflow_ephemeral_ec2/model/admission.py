@@ -1,6 +1,7 @@
 """The admission queue: who may launch now, and what everybody else waits for."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -149,13 +150,18 @@ def _no_room(entry: QueueEntry, in_use: int, limit: int | None, head: QueueEntry
     return f"{text}; first in line"
 
 
-def merge_arrivals(state: QueueState, entries: Sequence[QueueEntry]) -> QueueState:
+def merge_arrivals(
+    state: QueueState, entries: Sequence[QueueEntry], listed: AbstractSet[str] = frozenset()
+) -> QueueState:
     """
     Give each entry that is new a place in the order of arrival, and forget those that are gone.
 
     The limit in force is the one that the latest arrival brought.
+
+    :param listed: names in the queue, those that cannot be read included: their machines count
     """
-    known = {e.name: state.entries[e.name] for e in entries if e.name in state.entries}
+    names = {entry.name for entry in entries} | listed
+    known = {name: found for name, found in state.entries.items() if name in names}
     arrivals = sorted(
         (e for e in entries if e.name not in state.entries), key=lambda e: (e.requested_at, e.name)
     )

@@ -138,12 +138,13 @@ def read_report(body: bytes | None, expected: Expected) -> Report | str | None:
     try:
         found = json.loads(body)
         named = (found["jobkey"], found["attempt"], found["nonce"], found["instance_id"])
-    except (ValueError, KeyError, TypeError):
+        error = found.get("error") or {}
+        kind, text = str(error.get("kind", "")), str(error.get("message", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "the report cannot be read"
     wanted = (expected.jobkey, expected.attempt, expected.nonce, expected.instance_id)
     if named != wanted:
         return "the report names another job, attempt, nonce or instance"
-    error = found.get("error") or {}
     return Report(
         phase=str(found.get("phase")),
         exit_code=found.get("exit_code"),
@@ -152,8 +153,8 @@ def read_report(body: bytes | None, expected: Expected) -> Report | str | None:
         timed_out=bool(found.get("timed_out")),
         interrupted=bool(found.get("interrupted")),
         disk_full=bool(found.get("disk_full")),
-        error_kind=str(error.get("kind", "")),
-        error_message=str(error.get("message", "")),
+        error_kind=kind,
+        error_message=text,
         fields=found,
     )
 
@@ -189,7 +190,8 @@ def _judge_job(
     code = report.exit_code
     if code is None:
         return Verdict(Outcome.TAMPERED, "the report has no exit code")
-    if code in spec.success_exit_codes and not report.timed_out:
+    # A job that was told to stop and exits 0 has saved its work, not done it.
+    if code in spec.success_exit_codes and not (report.timed_out or report.interrupted):
         return Verdict(Outcome.SUCCEEDED, f"exit {code}")
     if report.timed_out:
         return Verdict(Outcome.JOB_TIMEOUT, "ran longer than max_runtime and was stopped")

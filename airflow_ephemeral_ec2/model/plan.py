@@ -52,7 +52,6 @@ class LaunchRecord(Spec):
     requested_at: float
     """Seconds since 1970, by the bucket's clock."""
     dag_id: str
-    run_id: str
     task_id: str
     map_index: int
     array_index: int
@@ -144,7 +143,6 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         supersedes=facts.supersedes,
         requested_at=facts.requested_at,
         dag_id=facts.identity.dag_id,
-        run_id=facts.identity.run_id,
         task_id=facts.identity.task_id,
         map_index=facts.identity.map_index,
         array_index=facts.array_index,

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
@@ -92,6 +94,7 @@ def conclude(
     :param root: ``s3://bucket/key/prefix/`` of the machine
     """
     found = fields or {}
+    result, result_error = _keep_result(found, is_wanted=record.spec.push_result)
     return OutcomeRecord(
         title=record.title,
         payer=record.spec.payer,
@@ -122,9 +125,21 @@ def conclude(
         peak_memory_bytes=found.get("peak_memory_bytes"),
         cpu_seconds=found.get("cpu_seconds"),
         log_dropped_bytes=(found.get("log") or {}).get("dropped_bytes", 0),
-        result=found.get("result") if record.spec.push_result else None,
-        result_error=found.get("result_error") if record.spec.push_result else None,
+        result=result,
+        result_error=result_error,
     )
+
+
+def _keep_result(fields: dict[str, Any], *, is_wanted: bool) -> tuple[Any, str | None]:
+    """Take the job's result if the row wants it and it can be written down again as JSON."""
+    if not is_wanted:
+        return None, None
+    result = fields.get("result")
+    try:
+        TypeAdapter(Any).dump_json(result)
+    except (ValueError, RecursionError):
+        return None, "not JSON that can be kept: nested too deep, or not Unicode"
+    return result, fields.get("result_error")
 
 
 def describe_ending(record: OutcomeRecord) -> str:

@@ -22,12 +22,13 @@ def find_epoch(context: Any) -> str:  # noqa: ANN401
     """
     Name what all retries of one run of the task share.
 
-    Clearing a task raises its ``max_tries``; deleting a run and making it again gives it another
-    start date (``airflow/models/taskinstance.py``).
+    Clearing a task sets its ``max_tries`` to the tries made plus the retries it has now; deleting
+    a run and making it again gives it another start date (``airflow/models/taskinstance.py``).
     """
     run, ti = context["dag_run"], context["ti"]
     started = getattr(run, "start_date", None)
-    return f"{started.isoformat() if started else ''}|{ti.max_tries}"
+    retries = getattr(context.get("task"), "retries", "")
+    return f"{started.isoformat() if started else ''}|{ti.max_tries}|{retries}"
 
 
 def has_tries_left(context: Any) -> bool:  # noqa: ANN401

@@ -16,6 +16,7 @@ from airflow_ephemeral_ec2.hooks.attempts import (
     LaunchOrder,
     OpenAttempt,
     kill_attempt,
+    kill_latest,
     open_attempt,
 )
 from airflow_ephemeral_ec2.hooks.ec2 import connect, open_controller, open_fleet, open_store
@@ -50,9 +51,11 @@ from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.spec import JobSpec
 
 LOG_LINES_LIMIT = 10_000
+LOG_BYTES_LIMIT = 4 * 1024 * 1024
 
 
 class EphemeralEC2Operator(BaseOperator):
@@ -105,6 +108,7 @@ class EphemeralEC2Operator(BaseOperator):
         self.array_index = array_index
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
+        self._asked: tuple[Settings, LaunchOrder] | None = None
         self._open: tuple[Settings, OpenAttempt, JobSpec] | None = None
 
     def execute(self, context: Any) -> Any:  # noqa: ANN401 - Airflow's Context differs per version
@@ -128,6 +132,7 @@ class EphemeralEC2Operator(BaseOperator):
         order = self._order(context, settings)
         store = open_store(settings)
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
+        self._asked = (settings, order)
         opened = open_attempt(store, fleet, order)
         self._open = (settings, opened, order.spec)
         self._announce(context, settings, opened, order.spec)
@@ -175,6 +180,7 @@ class EphemeralEC2Operator(BaseOperator):
             "bucket": settings.bucket,
             "bucket_region": settings.region,
             "region": spec.region,
+            "aws_conn_id": spec.aws_conn_id,
             "jobkey": opened.jobkey,
             "attempt": opened.choice.attempt,
         }
@@ -265,7 +271,7 @@ class EphemeralEC2Operator(BaseOperator):
         launch = store.read_launch(jobkey, attempt)
         for line in describe_story(record, launch.spec.log_to_airflow):
             self.log.info(line)
-        self._copy_log(store.read_log, record, launch.spec)
+        self._copy_log(store, record, launch.spec)
         value = xcom_of(record)
         if record.outcome is Outcome.SUCCEEDED:
             self.log.info("outcome: %s", describe_ending(record))
@@ -282,21 +288,54 @@ class EphemeralEC2Operator(BaseOperator):
             describe_failure(record, retry.sentence), record.outcome, retryable=retry.is_allowed
         )
 
-    def _copy_log(self, read_log: Any, record: OutcomeRecord, spec: JobSpec) -> None:  # noqa: ANN401
+    def _copy_log(self, store: JobStore, record: OutcomeRecord, spec: JobSpec) -> None:
         if record.machine is None or not may_copy_log(spec, record.outcome):
             return
-        text = b"".join(read_log(record.machine.arn)).decode(errors="replace")
+        text = store.read_log_end(record.machine.arn, LOG_BYTES_LIMIT).decode(errors="replace")
         lines = text.splitlines()
         for line in lines[-LOG_LINES_LIMIT:]:
             self.log.info("| %s", line)
-        if len(lines) > LOG_LINES_LIMIT:
-            self.log.info("only the last %s of %s lines are shown", LOG_LINES_LIMIT, len(lines))
+        if len(lines) > LOG_LINES_LIMIT or len(text) >= LOG_BYTES_LIMIT:
+            self.log.info("only the end is shown; all of it: %s", record.log_uri)
 
     def on_kill(self) -> None:
         """End the machine when the task is killed while a worker holds it."""
-        if self._open is None or not self.wait_for_completion:
+        if self._asked is None or not self.wait_for_completion:
             return
-        settings, opened, spec = self._open
-        fleet = open_fleet(settings, spec.aws_conn_id, spec.region)
+        settings, order = self._asked
+        store = open_store(settings)
+        fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
         kill = Kill("cancelled", by="Airflow (task killed on its worker)")
-        kill_attempt(open_store(settings), fleet, opened.jobkey, opened.choice.attempt, kill)
+        if self._open is None:
+            kill_latest(store, fleet, order.identity, kill)
+        else:
+            opened = self._open[1]
+            kill_attempt(store, fleet, opened.jobkey, opened.choice.attempt, kill)
+
+    def resume_execution(
+        self,
+        next_method: str,
+        next_kwargs: dict[str, Any] | None,
+        context: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """
+        Resume, and end the machine when the deferral itself has failed.
+
+        Airflow tells no trigger that its deferral timed out (``execution_timeout``). After another
+        failure of the trigger a retry adopts the attempt, if there is one.
+        """
+        if next_method == "__fail__":
+            reason = str((next_kwargs or {}).get("error", ""))
+            if "timeout" in reason.lower() or not has_tries_left(context):
+                self._end_deferred(context, reason)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _end_deferred(self, context: Any, reason: str) -> None:  # noqa: ANN401
+        place = context["ti"].xcom_pull(task_ids=self.task_id, key=PLACE_KEY)
+        place = place[0] if isinstance(place, list) and place else place
+        if not isinstance(place, dict) or not self.wait_for_completion:
+            return
+        settings = settings_from_airflow()
+        fleet = open_fleet(settings, place["aws_conn_id"], place["region"])
+        kill = Kill("cancelled", by=f"Airflow ({reason or 'the trigger failed'})")
+        kill_attempt(open_store(settings), fleet, place["jobkey"], place["attempt"], kill)

@@ -12,9 +12,9 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_ephemeral_ec2.exceptions import ConfigurationError, EphemeralEC2Error
+from airflow_ephemeral_ec2.exceptions import ConfigurationError, EphemeralEC2Error, JobEndedError
 from airflow_ephemeral_ec2.hooks.ec2 import open_controller, open_store
-from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
+from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, find_standing
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
     OutcomeRecord,
@@ -93,12 +93,14 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         """End the task as the job ended."""
         event = event or {}
         if "error" in event:
+            if event.get("retryable"):
+                raise JobEndedError(event["error"], "unknown", retryable=True)
             raise AirflowFailException(event["error"])
         store = open_store(settings_from_airflow())
-        standing = find_standing(store, JobReference("", "", "", event["jobkey"]))
-        if standing is None or standing.outcome is None:
+        outcome = store.read_outcome(event["jobkey"], event["attempt"])
+        if outcome is None:
             raise AirflowFailException(f"job {event['jobkey']}: its records have disappeared")
-        return self._conclude(standing.outcome, standing)
+        return self._conclude(outcome, event.get("sentence", ""))
 
     def poke(self, context: Any) -> PokeReturnValue:  # noqa: ANN401
         """Look once, and drive the queue while looking."""
@@ -108,6 +110,8 @@ class EphemeralEC2Sensor(BaseSensorOperator):
             standing = find_standing(self._controller.store, self._reference(context))
             if standing is not None and standing.outcome is None:
                 ended = self._controller.follow((standing.name,))
+                # Between two pokes others must be able to act.
+                self._controller.release()
                 if standing.name in ended:
                     standing = find_standing(self._controller.store, self._reference(context))
         except EphemeralEC2Error as error:
@@ -117,7 +121,7 @@ class EphemeralEC2Sensor(BaseSensorOperator):
             raise AirflowFailException(str(error)) from None
         if standing is None or standing.outcome is None or not standing.is_final:
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(True, self._conclude(standing.outcome, standing))
+        return PokeReturnValue(True, self._conclude(standing.outcome, standing.sentence))
 
     def _reference(self, context: Any) -> JobReference:  # noqa: ANN401
         if self.launch is not None:
@@ -137,7 +141,7 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         day = find_business_date(self.business_date, context)
         return JobReference(str(self.payer), str(self.job), day)
 
-    def _conclude(self, record: OutcomeRecord, standing: JobStanding) -> dict[str, Any]:
+    def _conclude(self, record: OutcomeRecord, sentence: str) -> dict[str, Any]:
         for line in describe_story(record):
             self.log.info(line)
         self.log.info("outcome: %s", describe_ending(record))
@@ -145,4 +149,4 @@ class EphemeralEC2Sensor(BaseSensorOperator):
             return xcom_of(record)
         if record.outcome is Outcome.SKIPPED:
             raise AirflowSkipException(f"{record.title}: {describe_ending(record)}")
-        raise AirflowFailException(describe_failure(record, standing.sentence))
+        raise AirflowFailException(describe_failure(record, sentence))

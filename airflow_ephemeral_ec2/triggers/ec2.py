@@ -124,7 +124,12 @@ class EphemeralEC2Trigger(BaseTrigger):
             await asyncio.to_thread(self._kill_unless_deferred)
 
     def _kill_unless_deferred(self) -> None:
-        state = read_task_state(TaskIdentity(**self.identity))
+        try:
+            state = read_task_state(TaskIdentity(**self.identity))
+        except Exception:
+            # Unknown is no reason to kill: the machine's own limits still hold.
+            self.log.exception("cannot ask Airflow for the state of the task")
+            return
         if not is_abandoned(state):
             return
         settings = settings_from_airflow()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
+from airflow_ephemeral_ec2.exceptions import AwsUnavailableError, EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.ec2 import open_store
 from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
@@ -63,7 +63,13 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         try:
             settings = await asyncio.to_thread(settings_from_airflow)
             standing = await self._wait(settings)
-            event = TriggerEvent({"jobkey": standing.jobkey, "attempt": standing.attempt})
+            event = TriggerEvent(
+                {
+                    "jobkey": standing.jobkey,
+                    "attempt": standing.attempt,
+                    "sentence": standing.sentence,
+                }
+            )
         except EphemeralEC2Error as error:
             event = TriggerEvent({"error": str(error), "retryable": error.retryable})
         await settle(self, event, began)
@@ -75,7 +81,12 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         waiting = controller_task(settings)
         said_nothing_there = False
         while True:
-            standing = await asyncio.to_thread(find_standing, store, reference)
+            try:
+                standing = await asyncio.to_thread(find_standing, store, reference)
+            except AwsUnavailableError as error:
+                self.log.warning("cannot ask AWS, will ask again: %s", error)
+                await asyncio.sleep(self.poll_seconds)
+                continue
             if standing is None:
                 if not said_nothing_there:
                     self.log.info("%s: nobody has asked for it yet", reference)

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.identity import TaskIdentity
 
 
-def read_task_state(identity: TaskIdentity) -> str | None:
+def read_task_state(identity: TaskIdentity) -> str:
     """
-    Return the state of a task instance as Airflow has it now, None when it cannot be known.
+    Return the state of a task instance as Airflow has it now: ``removed`` when it is gone.
 
     Blocking; Airflow 3 asks the API server through the triggerer, Airflow 2 its database.
     """
@@ -28,11 +28,18 @@ def read_task_state(identity: TaskIdentity) -> str | None:
     )
     by_task = states.get(identity.run_id, {})
     mapped = f"{identity.task_id}_{identity.map_index}"
-    state = by_task.get(identity.task_id) or by_task.get(mapped)
-    return None if state is None else str(getattr(state, "value", state))
+    for key in (identity.task_id, mapped):
+        if key in by_task:
+            return _name(by_task[key])
+    return "removed"
 
 
-def _read_from_database(identity: TaskIdentity) -> str | None:
+def _name(state: object) -> str:
+    """Write a state; a task that was cleared and not scheduled again has none."""
+    return "none" if state is None else str(getattr(state, "value", state))
+
+
+def _read_from_database(identity: TaskIdentity) -> str:
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415 - Airflow 2 only
     from airflow.utils.session import create_session  # noqa: PLC0415
 
@@ -47,7 +54,7 @@ def _read_from_database(identity: TaskIdentity) -> str | None:
             )
             .one_or_none()
         )
-    return None if found is None else str(found[0])
+    return "removed" if found is None else _name(found[0])
 
 
 def is_abandoned(state: str | None) -> bool:

@@ -96,12 +96,21 @@ class ControllerTask:
     async def _run(self) -> None:
         pause = self._poll_seconds
         try:
-            while self._waiters or self._controller.has_work:
-                self._wake.clear()
-                pause = await self._pass(pause)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
-            await asyncio.to_thread(self._controller.release)
+            while True:
+                while self._waiters or self._controller.has_work:
+                    self._wake.clear()
+                    pause = await self._pass(pause)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.to_thread(self._controller.release)
+                # Somebody may have come while the lease was given back.
+                if not self._waiters:
+                    return
+        except asyncio.CancelledError:
+            # The loop ends; the next controller should not have to wait for the lease to end.
+            with contextlib.suppress(EphemeralEC2Error):
+                self._controller.release()
+            raise
         except EphemeralEC2Error as error:
             self._fail(error)
         except Exception as error:

@@ -34,12 +34,6 @@ LOCK = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_images(monkeypatch):
-    """Moto's 1,300 images take a second to load, and no unit test asks for one of them."""
-    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-
-
 @pytest.fixture
 def table(tmp_path):
     (tmp_path / "jobs").mkdir()

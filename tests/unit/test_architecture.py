@@ -10,9 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "airflow_ephemeral_ec2"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 ON_THE_INSTANCE = [PACKAGE / "contract.py", *sorted((PACKAGE / "agent").glob("*.py"))]
 BANNED = {"utils", "helpers", "common", "base", "core", "constants", "types", "misc"}
 BROAD_EXCEPTS_ALLOWED = {
+    # A fault in one attempt must not stop the others.
+    "hooks/open_attempts.py": 1,
+    # Whatever keeps us from asking Airflow is no reason to kill.
+    "triggers/ec2.py": 1,
     # A fault of our own must reach all who wait, not only the log.
     "triggers/waiting.py": 1,
     # Whatever happens on the machine, it reports and powers off.
@@ -29,15 +34,18 @@ def _name(path):
     return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_a_file_fits_in_one_reading(path):
-    assert len(path.read_text().splitlines()) <= 350
+def test_a_file_fits_in_one_reading():
+    lengths = {_name(path): len(path.read_text().splitlines()) for path in MODULES}
+
+    assert {name: length for name, length in lengths.items() if length > 350} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_a_file_states_its_duty_and_has_a_name_of_its_own(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
-    assert path.stem not in BANNED
+def test_a_file_states_its_duty():
+    assert [_name(p) for p in MODULES if not ast.get_docstring(TREES[p])] == []
+
+
+def test_a_file_has_a_name_of_its_own():
+    assert [_name(path) for path in MODULES if path.stem in BANNED] == []
 
 
 @pytest.mark.parametrize("path", ON_THE_INSTANCE, ids=_name)
@@ -49,7 +57,7 @@ def test_functions_are_short():
     lengths = {
         f"{_name(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(TREES[path])
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 

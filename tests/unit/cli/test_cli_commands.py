@@ -1,9 +1,5 @@
 import base64
-import gzip
-import json
 import random
-import subprocess
-import sys
 
 import pytest
 
@@ -159,37 +155,6 @@ def test_init_overwrites_nothing(call, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["payers.yaml"]
 
 
-@pytest.mark.parametrize(
-    "words", [["validate", "TABLE"], ["plan", "TABLE", "acme", "claims", "--date", "2026-03-01"]]
-)
-def test_what_needs_no_aws_loads_neither_airflow_nor_boto3(table, words):
-    script = (
-        "import sys, json\n"
-        "from airflow_ephemeral_ec2.cli.main import main\n"
-        "code = main(sys.argv[1:])\n"
-        "sys.stderr.write(json.dumps([code, sorted({'airflow', 'boto3'} & set(sys.modules))]))\n"
-    )
-    arguments = [str(table) if word == "TABLE" else word for word in words]
-
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
-    )
-
-    assert json.loads(done.stderr) == [0, []]
-
-
-def test_a_pipe_gets_the_user_data_as_ec2_takes_it(table):
-    command = ["plan", str(table), "acme", "claims", "--date", "2026-03-01", "--user-data"]
-
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow_ephemeral_ec2.cli.main", *command],
-        capture_output=True,
-        check=True,
-    )
-
-    assert gzip.decompress(done.stdout).startswith(b"Content-Type: multipart/mixed")
-
-
 def test_an_endpoint_that_is_no_url_is_answered_with_advice_and_2(call, table, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
@@ -199,16 +164,3 @@ def test_an_endpoint_that_is_no_url_is_answered_with_advice_and_2(call, table, m
 
     assert found.exit_code == 2
     assert "write it like http://" in found.err
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(table):
-    command = f"{sys.executable} -m airflow_ephemeral_ec2.cli.main plan {table} acme claims --json"
-
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command} | true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")

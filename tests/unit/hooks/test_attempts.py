@@ -1,12 +1,9 @@
 """Facts come from the lock file, and are looked up only where it is silent."""
 
-import boto3
 import pytest
 
-from airflow_ephemeral_ec2.exceptions import CodeMissingError, ConfigurationError
+from airflow_ephemeral_ec2.exceptions import CodeMissingError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
-from airflow_ephemeral_ec2.hooks.clients import Clients
-from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
 from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, LockFile
 
@@ -15,11 +12,28 @@ IMAGE = ImageFacts(architecture="x86_64", root_device="/dev/xvda")
 KNOWN = InstanceFacts(vcpus=2, memory_mib=8192, architecture="x86_64")
 
 
-@pytest.fixture(scope="module")
-def fleet(s3):
-    session = boto3.Session(region_name="us-east-1")
-    clients = Clients(lambda service, config: session.client(service, config=config))
-    return Fleet(clients, "test", "us-east-1")
+class ScriptedFleet:
+    """Answers what EC2 would, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def resolve_image(self, ami):
+        self.asked.append(ami)
+        return "ami-0123456789abcdef0"
+
+    def image_facts(self, image_id):
+        self.asked.append(image_id)
+        return IMAGE.model_copy(update={"root_device": "/dev/sda1"})
+
+    def instance_facts(self, names):
+        self.asked += names
+        return dict.fromkeys(names, KNOWN)
+
+
+@pytest.fixture
+def fleet():
+    return ScriptedFleet()
 
 
 @pytest.fixture
@@ -46,31 +60,21 @@ def test_the_lock_file_is_asked_first(fleet, make_spec):
 
     assert facts["m7i.large"].vcpus == 77
     assert facts["m6i.large"].vcpus == 2
-
-
-def test_an_instance_type_that_the_region_does_not_have_is_named(fleet, make_spec):
-    with pytest.raises(ConfigurationError, match=r"m7i\.32xlarge"):
-        find_instance_facts(fleet, make_spec(instance_types=["m7i.32xlarge"]), LockFile())
+    assert fleet.asked == ["m6i.large"]
 
 
 def test_the_ami_is_resolved_once_and_pinned(store, fleet, make_order):
     opened = open_attempt(store, fleet, make_order())
 
-    assert opened.record.image_id.startswith("ami-")
+    assert fleet.asked.count(SSM) == 1
+    assert opened.record.image_id == "ami-0123456789abcdef0"
     assert opened.record.root_device == "/dev/xvda"
 
 
-def test_an_unknown_ami_parameter_is_named(store, fleet, make_order):
-    with pytest.raises(ConfigurationError, match="no such SSM parameter: /nope in us-east-1"):
-        open_attempt(
-            store,
-            fleet,
-            make_order().__class__(**vars(make_order()) | {"spec": _spec(make_order, "ssm:/nope")}),
-        )
+def test_an_ami_that_the_lock_file_does_not_know_is_looked_up(store, fleet, make_order):
+    opened = open_attempt(store, fleet, make_order(lock=LockFile(code={})))
 
-
-def _spec(make_order, ami):
-    return make_order().spec.model_copy(update={"ami": ami})
+    assert opened.record.root_device == "/dev/sda1"
 
 
 def test_code_that_is_gone_from_the_bucket_is_missed_before_launch(store, fleet, make_order):

@@ -4,22 +4,16 @@ import tarfile
 
 import pytest
 
-from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.contract import code_key
 from airflow_ephemeral_ec2.exceptions import BucketError, ConfigurationError
 from airflow_ephemeral_ec2.hooks.code_push import (
     describe_changes,
-    find_facts,
     pack_code,
     push_code,
-    push_table,
     write_lock,
 )
-from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.spec import CodeFacts, LockFile
-
-AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 
 
 @pytest.fixture
@@ -29,11 +23,6 @@ def jobs(tmp_path):
     (folder / "claims.py").write_text("print('claims')\n")
     (folder / "parts" / "rules.py").write_text("RULES = ()\n")
     return folder
-
-
-@pytest.fixture
-def fleet_for(connection):
-    return lambda conn, region: Fleet(connection, "test", region)
 
 
 def names_in(archive):
@@ -126,35 +115,6 @@ def test_a_dry_run_uploads_nothing(store, jobs):
 def test_a_missing_bucket_is_named_even_by_a_dry_run(s3, jobs):
     with pytest.raises(BucketError, match="no-such-bucket"):
         push_code(JobStore(s3, "no-such-bucket", "test"), "jobs/", jobs, is_dry_run=True)
-
-
-def test_facts_are_those_of_ec2(make_spec, fleet_for):
-    types, images = find_facts([make_spec(ami=AMI)], fleet_for)
-
-    assert {name: facts.vcpus for name, facts in types.items()} == {"m6i.large": 2, "m7i.large": 2}
-    assert images[AMI].architecture == "x86_64"
-
-
-def test_an_instance_type_that_ec2_does_not_have_is_named(make_spec, fleet_for):
-    with pytest.raises(ConfigurationError, match=r"m7i\.3xlarge"):
-        find_facts([make_spec(ami=AMI, instance_types=["m7i.3xlarge"])], fleet_for)
-
-
-def test_a_pushed_table_finds_its_code_in_the_lock_file(tmp_path, jobs, store, fleet_for):
-    path = tmp_path / "payers.yaml"
-    path.write_text(
-        "version: 1\naws: {region: us-east-1}\n"
-        f"defaults: {{ami: '{AMI}', code: jobs/, subnets: [subnet-1], security_groups: [sg-1],\n"
-        "  instance_profile: machine, instance_types: [m7i.large]}\n"
-        "jobs: {claims: {command: [python3, claims.py]}}\npayers: {acme: {}}\n"
-    )
-    table = load_table(path)
-
-    pushed = push_table(table, store, fleet_for)
-    write_lock(table.lock_path, pushed.lock)
-
-    assert load_table(path).lock == pushed.lock
-    assert pushed.lock.code["jobs/"] == pack_code(jobs).facts
 
 
 def test_a_lock_file_that_says_the_same_is_left_alone(tmp_path):

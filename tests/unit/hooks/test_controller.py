@@ -6,10 +6,11 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from airflow_ephemeral_ec2 import contract
-from airflow_ephemeral_ec2.exceptions import AccessError
+from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
+from airflow_ephemeral_ec2.model.admission import Stage
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
 
@@ -499,3 +500,177 @@ def test_the_more_important_job_is_launched_first(controller, fleet, submit):
         high.placements[0].client_token,
         low.placements[0].client_token,
     ]
+
+
+def take_lock(store, record, instance_id):
+    key = contract.start_lock_key("test", record.jobkey, 1, record.nonce)
+    store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
+
+
+def forget_launches(store, controller):
+    """What a crash between RunInstances and the next write of the queue state leaves behind."""
+    state, etag = store.read_state()
+    entries = {
+        name: found.model_copy(
+            update={"stage": Stage.ADMITTED, "instance_id": None, "launched_at": None, "arn": None}
+        )
+        for name, found in state.entries.items()
+    }
+    store.write_state(state.model_copy(update={"entries": entries, "lease": None}), etag)
+
+
+def heir_of(store, fleet):
+    return Controller(store, lambda _connection, _region: fleet)
+
+
+def test_a_kill_after_a_crash_ends_the_machine_before_the_attempt(controller, fleet, store, submit):
+    record = submit()
+    controller.tick()
+    forget_launches(store, controller)
+    take_lock(store, record, "i-0")
+    fleet.set("i-0", "running")
+    store.write_kill(name_of(record), Kill("cancelled"))
+    heir = heir_of(store, fleet)
+
+    assert outcome_of(heir, record) is None
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    assert outcome_of(heir, record).outcome is Outcome.KILLED
+
+
+def test_a_denied_replay_proves_nothing_about_the_launch_before_it(
+    controller, fleet, store, submit, clock
+):
+    record = submit()
+    fleet.refusals = [
+        ReadTimeoutError(endpoint_url="http://ec2"),
+        refusal("UnauthorizedOperation", 403),
+    ]
+    controller.tick()
+    fleet.set("i-9", "running")
+    take_lock(store, record, "i-9")
+    clock.at += 5
+
+    assert outcome_of(controller, record) is None
+    assert fleet.terminated == ["i-9"]
+    assert store.list_queue().entries == {name_of(record)}
+
+
+def test_after_a_crash_a_refused_placement_stays_refused(controller, fleet, store, submit):
+    record = submit()
+    fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)]
+    controller.tick()
+    forget_launches(store, controller)
+
+    heir_of(store, fleet).tick()
+
+    assert [r["ClientToken"] for r in fleet.requests] == [
+        record.placements[0].client_token,
+        record.placements[1].client_token,
+        record.placements[1].client_token,
+    ]
+    assert len(fleet.machines) == 1
+
+
+def test_the_machine_that_holds_the_start_lock_speaks_for_the_attempt(
+    controller, fleet, store, submit
+):
+    record = submit()
+    controller.tick()
+    take_lock(store, record, "i-7")
+    fleet.set("i-7", "running")
+    report(store, record, "i-0", phase="superseded", exit_code=None)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record) is None
+    report(store, record, "i-7")
+    fleet.set("i-7", "terminated")
+
+    assert outcome_of(controller, record).machine.instance_id == "i-7"
+
+
+def test_an_entry_that_is_written_again_after_its_end_is_not_launched_again(
+    controller, fleet, store, submit
+):
+    record = submit()
+    fleet.refusals = [refusal("InvalidAMIID.NotFound")]
+    controller.tick()
+    store.write_entry(plan_entry(record, 96))
+
+    controller.tick()
+
+    assert len(fleet.requests) == 1
+    assert store.list_queue().entries == frozenset()
+
+
+def test_a_region_that_cannot_be_asked_now_holds_up_only_its_own_jobs(
+    controller, fleet, store, submit, clock
+):
+    first = submit("a" * 40)
+    controller.tick()
+    fleet.observe = lambda *_a, **_k: (_ for _ in ()).throw(AwsUnavailableError("ec2", "timeout"))
+    submit("b" * 40)
+
+    controller.tick()
+
+    assert len(fleet.requests) == 2
+    assert "ec2: timeout Will ask again." in controller.story_of(name_of(first))[-1]
+
+
+def test_a_fault_of_our_own_in_one_attempt_stops_nobody_else(controller, fleet, store, submit):
+    first = submit("a" * 40)
+    controller.tick()
+    fleet.set("i-0", "terminated")
+    arn = fleet.machines["i-0"].arn
+    store.write_new(contract.report_key("test", arn), b"[" * 100_000)
+    submit("b" * 40)
+
+    controller.tick()
+
+    assert len(fleet.requests) == 2
+    assert store.read_outcome(first.jobkey, 1).outcome is Outcome.TAMPERED
+
+
+def test_a_quota_after_an_unclear_answer_does_not_keep_a_kill_from_ending_it(
+    controller, fleet, store, submit, clock
+):
+    record = submit()
+    fleet.refusals = [refusal("InternalError", 500), refusal("VcpuLimitExceeded")]
+    controller.tick()
+    clock.at += 5
+    controller.tick()
+    kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled"))
+
+    assert outcome_of(controller, record).outcome is Outcome.KILLED
+
+
+def test_a_record_of_another_release_keeps_its_vcpus(controller, fleet, store, submit, s3):
+    record = submit(limit=2)
+    controller.tick()
+    s3.put_object(Bucket=store.bucket, Key=f"test/queue/{name_of(record)}.json", Body=b"{}")
+    submit("b" * 40, limit=2)
+    state, etag = store.read_state()
+    store.write_state(state.model_copy(update={"lease": None}), etag)
+
+    heir_of(store, fleet).tick()
+
+    assert len(fleet.requests) == 1
+    assert store.read_state()[0].entries[name_of(record)].instance_id == "i-0"
+
+
+def test_a_machine_is_gone_only_when_old_and_missed_again_and_again(
+    controller, fleet, store, submit, clock
+):
+    record = submit(max_runtime="5h")
+    controller.tick()
+    take_lock(store, record, "i-0")
+    fleet.machines.clear()
+    clock.at += 3_700
+
+    assert outcome_of(controller, record) is None
+    for _ in range(2):
+        clock.at += 61
+        controller.tick()
+
+    assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS

@@ -115,7 +115,9 @@ def test_a_quotation_mark_does_not_swallow_the_rows_after_it():
     assert lines.height == 2
 
 
-@pytest.mark.parametrize("body", [b"no gzip", csv("C1;1;M1;2026-02-03;5")[:-9], gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "body", [b"no gzip", csv("C1;1;M1;2026-02-03;5")[:-9], gzip.compress(b"", mtime=0)]
+)
 def test_a_csv_that_did_not_arrive_whole_is_broken(body):
     with pytest.raises(BrokenInput):
         claim_files.from_csv("c.csv.gz", body)

@@ -12,6 +12,7 @@ from airflow_ephemeral_ec2.model.outcome import (
     Outcome,
     Report,
     StartLock,
+    Verdict,
     judge,
     read_report,
 )
@@ -116,6 +117,19 @@ def test_an_interrupted_job_is_judged_by_who_interrupted_it(make_spec, reason, k
     verdict = judge(make_spec(), dead(reason), interrupted, MINE, kill)
 
     assert verdict.outcome == outcome
+
+
+def test_a_job_that_was_told_to_stop_and_exits_0_has_not_succeeded(make_spec):
+    saved = report(exit_code=0, interrupted=True)
+
+    assert judge(make_spec(), dead("Server.SpotInstanceTermination"), saved, MINE, None) == Verdict(
+        Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA
+    )
+
+
+@pytest.mark.parametrize("body", [b'{"error": "text"}', b"[" * 100_000, b"{}", b"null"])
+def test_no_report_is_strange_enough_to_stop_the_loop(body):
+    assert read_report(body, EXPECTED) == "the report cannot be read"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ def test_a_result_reaches_xcom_only_when_the_row_says_so(make_record, opted_in, 
     assert ("result" in value) is kept
 
 
+def test_a_result_that_cannot_be_written_down_again_is_left_out(make_record):
+    deep = []
+    for _ in range(300):
+        deep = [deep]
+
+    for bad in ("\ud800", deep):
+        found = outcome(make_record(push_result=True), result=bad)
+        assert (found.result, found.exit_code) == (None, 65)
+        assert "cannot" in found.result_error or "not JSON" in found.result_error
+        assert found.model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("state", "age", "due"),
     [

@@ -51,14 +51,18 @@ def test_a_date_that_is_none_is_named():
 
 
 def test_clearing_and_rerunning_change_the_epoch_and_retrying_does_not():
-    def epoch(max_tries, started):
+    def epoch(max_tries, started, retries=2):
         ti = SimpleNamespace(max_tries=max_tries, try_number=1)
-        return find_epoch({"ti": ti, "dag_run": SimpleNamespace(start_date=started)})
+        run = SimpleNamespace(start_date=started)
+        task = SimpleNamespace(retries=retries)
+        return find_epoch({"ti": ti, "dag_run": run, "task": task})
 
     first = epoch(2, LATE)
 
     assert epoch(2, LATE) == first
     assert epoch(3, LATE) != first
+    # Cleared after its retries were edited from 2 to 1: 1 try + 1 retry = 2, as before.
+    assert epoch(2, LATE, retries=1) != first
     assert epoch(2, LATE + timedelta(seconds=1)) != first
 
 

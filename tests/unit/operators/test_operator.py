@@ -315,3 +315,50 @@ def test_a_task_without_retries_says_that_airflow_will_not_try_again(
 
     with pytest.raises(AirflowFailException, match="the task has no retries left in Airflow"):
         make_operator().execute_complete(context, event)
+
+
+def pulling(context):
+    context["ti"].xcom_pull = lambda task_ids, key: context["pushed"].get(key)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "killed"),
+    [("Trigger timeout", 2, True), ("Trigger failure", 2, False), ("Trigger failure", 0, True)],
+)
+def test_a_deferral_that_fails_ends_the_machine_unless_a_retry_will_adopt_it(
+    make_operator, make_context, deployment, store, error, tries, killed
+):
+    context = pulling(make_context(max_tries=tries))
+    trigger = defer(make_operator(), context).trigger
+
+    with pytest.raises(Exception, match=r"."):
+        make_operator().resume_execution("__fail__", {"error": error}, context)
+
+    found = store.read_kill(f"{trigger.jobkey}-a1")
+    assert (found is not None) is killed
+
+
+def test_a_retry_does_not_adopt_an_attempt_that_is_being_ended(
+    make_operator, make_context, deployment, store
+):
+    operator, context = make_operator(), make_context()
+    first = defer(operator, context).trigger
+    operator.on_kill()
+
+    second = defer(make_operator(), make_context()).trigger
+
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert store.read_launch(first.jobkey, 2).supersedes == 1
+
+
+def test_a_task_killed_before_it_knew_its_attempt_leaves_none_behind(
+    make_operator, make_context, deployment, store
+):
+    operator = make_operator()
+    trigger = defer(operator, make_context()).trigger
+    operator._open = None
+
+    operator.on_kill()
+
+    assert store.read_kill(f"{trigger.jobkey}-a1").reason == "cancelled"

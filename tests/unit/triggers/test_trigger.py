@@ -16,6 +16,8 @@ from airflow_ephemeral_ec2.triggers.task_state import is_abandoned
         ("success", True),
         ("skipped", True),
         ("scheduled", True),
+        ("removed", True),
+        ("none", True),
         ("running", True),
     ],
 )

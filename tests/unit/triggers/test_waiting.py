@@ -1,6 +1,7 @@
 """One controller serves all who wait, in a loop or on a worker."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -176,3 +177,45 @@ def test_a_worker_hears_a_refusal_from_the_start():
 
     with pytest.raises(AccessError):
         wait_in_this_thread(controller, "a", print, poll_seconds=1.0, sleep=lambda _: None)
+
+
+def test_who_comes_while_the_lease_is_given_back_is_served(outcome):
+    controller = ScriptedController({"a": outcome}, {"b": outcome})
+    late = []
+
+    async def wait():
+        task = ControllerTask(controller, 0.01)
+        loop = asyncio.get_running_loop()
+        release = controller.release
+
+        def slow_release():
+            if not late:
+                late.append(asyncio.run_coroutine_threadsafe(task.wait("b", print), loop))
+                while not task._waiters:
+                    time.sleep(0.001)
+            release()
+
+        controller.release = slow_release
+        await task.wait("a", print)
+        async with asyncio.timeout(5):
+            while not late:
+                await asyncio.sleep(0.005)
+            return await asyncio.wrap_future(late[0])
+
+    assert asyncio.run(wait()).outcome is outcome
+
+
+def test_a_loop_that_ends_gives_the_lease_back():
+    controller = ScriptedController()
+    controller.has_work = True
+
+    async def wait():
+        task = asyncio.create_task(ControllerTask(controller, 0.01).wait("a", print))
+        async with asyncio.timeout(5):
+            while not controller.asked:
+                await asyncio.sleep(0.005)
+        task.cancel()
+
+    asyncio.run(wait())
+
+    assert controller.released == 1

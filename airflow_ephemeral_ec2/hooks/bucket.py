@@ -1,0 +1,108 @@
+"""Objects of one bucket: conditional writes, and the bucket's own clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import ClientError
+from pydantic import ValidationError
+
+from airflow_ephemeral_ec2.exceptions import BucketError
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code, http_status
+from airflow_ephemeral_ec2.hooks.clock import BucketClock
+from airflow_ephemeral_ec2.model.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+_Model = TypeVar("_Model", bound=Spec)
+
+
+class Bucket:
+    """
+    One bucket.
+
+    :raises AccessError: no permission
+    :raises BucketError: no such bucket, or an object in it is not ours to read
+    :raises AwsUnavailableError: S3 cannot be asked now
+    """
+
+    def __init__(self, s3: S3Client, bucket: str) -> None:
+        self.s3 = s3
+        self.bucket = bucket
+        self.clock = BucketClock()
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object; None when there is none."""
+        found = self.read_tagged(key)
+        return None if found is None else found[0]
+
+    def read_tagged(self, key: str) -> tuple[bytes, str] | None:
+        with aws_call(f"read s3://{self.bucket}/{key}", bucket=self.bucket):
+            try:
+                answer = self.s3.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) == "NoSuchKey":
+                    return None
+                raise
+            self.observe(answer)
+            return answer["Body"].read(), answer["ETag"]
+
+    def exists(self, key: str) -> bool:
+        with aws_call(f"look for s3://{self.bucket}/{key}", bucket=self.bucket):
+            try:
+                self.observe(self.s3.head_object(Bucket=self.bucket, Key=key))
+            except ClientError as error:
+                if http_status(error) == 404:
+                    return False
+                raise
+        return True
+
+    def write_new(self, key: str, body: bytes, content_type: str = "application/json") -> bool:
+        """Write an object that must not exist yet; False when it does (first writer wins)."""
+        with aws_call(f"write s3://{self.bucket}/{key}", bucket=self.bucket):
+            for tries_left in reversed(range(5)):
+                try:
+                    answer = self.s3.put_object(
+                        Bucket=self.bucket,
+                        Key=key,
+                        Body=body,
+                        IfNoneMatch="*",
+                        ContentType=content_type,
+                    )
+                except ClientError as error:
+                    if http_status(error) == 412:
+                        return False
+                    # 409 is a race that nobody has won yet (S3: ConditionalRequestConflict).
+                    if http_status(error) != 409 or not tries_left:
+                        raise
+                else:
+                    self.observe(answer)
+                    return True
+        return False
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        with aws_call(f"list s3://{self.bucket}/{prefix}", bucket=self.bucket):
+            pages = self.s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                self.observe(page)
+                for item in page.get("Contents", ()):
+                    yield item["Key"]
+
+    def observe(self, answer: Any) -> None:  # noqa: ANN401 - every S3 answer has it
+        self.clock.observe(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+
+    def read_model(self, key: str, model: type[_Model]) -> _Model | None:
+        body = self.read(key)
+        if body is None:
+            return None
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise BucketError(
+                f"read s3://{self.bucket}/{key}",
+                f"not a {model.__name__} of this version: {error.error_count()} errors.",
+                "Was it written by another release of airflow-provider-ephemeral-ec2?",
+            ) from error

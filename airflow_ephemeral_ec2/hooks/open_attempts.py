@@ -1,0 +1,109 @@
+"""What a controller remembers of the open attempts, and the story of each for its task log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
+
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore, QueueListing
+    from airflow_ephemeral_ec2.model.admission import QueueEntry
+    from airflow_ephemeral_ec2.model.plan import LaunchRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Memory:
+    """What this process remembers of an open attempt; all of it can be read again."""
+
+    entry: QueueEntry
+    record: LaunchRecord
+    story: list[str]
+    not_before: float = 0.0
+    last_wait: str = ""
+    is_started: bool = False
+    """The machine is known to hold the start lock."""
+    misses: int = 0
+    """Full sweeps in a row that did not show the machine."""
+
+    def tell_wait(self, reason: str) -> None:
+        """Add a line to the story when the reason to wait has changed."""
+        if self.last_wait != reason:
+            self.last_wait = reason
+            self.story.append(f"queued: {reason}")
+
+
+class OpenAttempts:
+    """The open attempts by name; all of it can be read again from the bucket."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self.memories: dict[str, Memory] = {}
+        self.closed: set[str] = set()
+        """Names that the listing of this pass still shows, though their attempt is over."""
+        self._stories: dict[str, list[str]] = {}
+
+    def story_of(self, name: str) -> tuple[str, ...]:
+        """Tell what happened to an attempt so far, a line each, for its task log."""
+        return tuple(self._stories.get(name, ()))
+
+    def forget(self, name: str) -> None:
+        """Drop the story of an attempt that nobody awaits any more."""
+        if name not in self.memories:
+            self._stories.pop(name, None)
+
+    def keep_stories(self, names: AbstractSet[str]) -> None:
+        """Drop the stories of all others."""
+        for name in set(self._stories) - names:
+            del self._stories[name]
+
+    def close(self, name: str) -> None:
+        """Forget an attempt whose outcome is written."""
+        del self.memories[name]
+        self.closed.add(name)
+
+    def refresh(self, listing: QueueListing) -> None:
+        """Read what is new in the queue, and forget what has left it."""
+        for name in set(self.memories) - listing.entries:
+            del self.memories[name]
+        self.closed = set()
+        for name in listing.entries - set(self.memories):
+            try:
+                self._read(name)
+            except BucketError as error:
+                # One record that cannot be read must not hold up everybody else's.
+                self._stories[name] = [f"cannot be acted on: {error}"]
+
+    def _read(self, name: str) -> None:
+        entry = self._store.read_entry(name)
+        if entry is None:
+            self.closed.add(name)
+        elif self._store.read_outcome(entry.jobkey, entry.attempt) is not None:
+            # Somebody wrote the entry again after it was closed; the attempt is over all the same.
+            self._store.close_entry(name)
+            self.closed.add(name)
+        else:
+            record = self._store.read_launch(entry.jobkey, entry.attempt)
+            self.memories[name] = Memory(entry, record, self._stories.setdefault(name, []))
+
+    @contextlib.contextmanager
+    def isolated(self, names: Iterable[str]) -> Iterator[None]:
+        """Let trouble with some attempts hold up only these, and tell them."""
+        try:
+            yield
+        except Exception as error:
+            # A fault of our own in one attempt must not stop the others; it is in the log.
+            if not isinstance(error, EphemeralEC2Error):
+                log.exception("cannot act on %s", sorted(names))
+            for name in names:
+                if name in self.memories:
+                    text = str(error) if isinstance(error, EphemeralEC2Error) else repr(error)
+                    self.memories[name].tell_wait(f"{text} Will ask again.")
