@@ -34,7 +34,7 @@ fix: .venv/ready ## Mend what ruff can mend
 	$(BIN)/ruff format --exclude '*.md' .
 
 unit: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/unit
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/unit
 
 integration: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/integration

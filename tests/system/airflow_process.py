@@ -37,10 +37,10 @@ class AirflowProcess:
     First ``prepare`` (makes the database, needs no cloud), then ``start``, at last ``stop``.
     """
 
-    def __init__(self, home, dags, engine=None):
+    def __init__(self, home, dags, engine=None, port=0):
         self.home = Path(home)
         self.dags = Path(dags)
-        ports = Ports(*free_ports(3))
+        ports = Ports(*free_ports(3, first=port))
         self.url = f"http://127.0.0.1:{ports.api}"
         self._environ = plain_environment(
             **airflow_environ(

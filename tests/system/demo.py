@@ -44,7 +44,7 @@ class Demo:
         self.broken = broken
         self.dags = home / "dags"
         self.engine = EngineSettings()
-        self.airflow = AirflowProcess(home / "airflow", self.dags, self.engine)
+        self.airflow = AirflowProcess(home / "airflow", self.dags, self.engine, port=8080)
         self.cloud = None
         self.client = None
         self._began = time.monotonic()

@@ -79,13 +79,16 @@ def plain_environment(**more):
     return {**kept, "PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "no_proxy": "*", **more}
 
 
-def free_ports(count):
-    """Find ports that nobody uses now."""
+def free_ports(count, first=0):
+    """Find ports that nobody uses now; ``first`` is taken for the first one if it is free."""
     with contextlib.ExitStack() as stack:
         found = []
-        for _ in range(count):
+        for number in range(count):
             probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
+            try:
+                probe.bind(("127.0.0.1", 0 if number else first))
+            except OSError:
+                probe.bind(("127.0.0.1", 0))
             found.append(probe.getsockname()[1])
         return found
 
