@@ -512,7 +512,13 @@ def forget_launches(store, controller):
     state, etag = store.read_state()
     entries = {
         name: found.model_copy(
-            update={"stage": Stage.ADMITTED, "instance_id": None, "launched_at": None, "arn": None}
+            update={
+                "stage": Stage.ADMITTED,
+                "placement": None,
+                "instance_id": None,
+                "launched_at": None,
+                "arn": None,
+            }
         )
         for name, found in state.entries.items()
     }
