@@ -93,7 +93,8 @@ def run_once(
         if line.get("event") == "state" and line["instance_id"] == outcome.machine.instance_id
     }
     written = f"jobs/{outcome.jobkey}/a1/outcome.json"
-    detected = next(x["t"] for x in lines if x.get("params", {}).get("Key", "").endswith(written))
+    puts = (line for line in lines if line.get("action") == "PutObject")
+    detected = next(line["t"] for line in puts if line["params"]["Key"].endswith(written))
     # The job says by the same clock when it began and ended; the bucket's has whole seconds only.
     began, ended = map(float, b"".join(store.read_log(outcome.machine.arn)).split())
     return {
