@@ -105,5 +105,7 @@ class OpenAttempts:
                 log.exception("cannot act on %s", sorted(names))
             for name in names:
                 if name in self.memories:
-                    text = str(error) if isinstance(error, EphemeralEC2Error) else repr(error)
+                    # The words of an unknown error may hold anything; its kind is enough here.
+                    known = isinstance(error, EphemeralEC2Error)
+                    text = str(error) if known else f"{type(error).__name__} (in the log)."
                     self.memories[name].tell_wait(f"{text} Will ask again.")
