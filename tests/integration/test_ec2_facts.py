@@ -1,10 +1,13 @@
 """Facts of instance types and AMIs, from what EC2 and SSM answer."""
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
+from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.code_push import find_facts, pack_code, push_table, write_lock
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
@@ -12,6 +15,22 @@ from airflow_ephemeral_ec2.model.spec import InstanceFacts, LockFile
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 KNOWN = InstanceFacts(vcpus=77, memory_mib=8192, architecture="x86_64")
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An AWS of this file's own: a mock that outlives it would reach into the tests after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        with mock_aws():
+            yield boto3.client("s3", region_name="us-east-1")
+
+
+@pytest.fixture(scope="module")
+def connection(s3):
+    session = boto3.Session(region_name="us-east-1")
+    return Clients(lambda service, config: session.client(service, config=config))
 
 
 @pytest.fixture
