@@ -1,0 +1,172 @@
+"""Machines -> endings: watch, end what is overdue, conclude what is dead."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.hooks.endings import AdmissionTimes, find_verdict, write_ending
+from airflow_ephemeral_ec2.model.admission import Stage
+from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.outcome import (
+    Kill,
+    Observation,
+    Outcome,
+    Report,
+    Verdict,
+)
+from airflow_ephemeral_ec2.model.watch import is_overdue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_ephemeral_ec2.hooks.fleet import Fleet
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+    from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+
+FULL_SWEEP_SECONDS = 60.0
+GONE_AFTER_SECONDS = 3_600.0
+GONE_AFTER_MISSES = 3
+"""An instance that EC2 does not show is not gone before it is this old and was missed this often."""
+
+
+class Watching:
+    """The machines of one controller, and the ends of its attempts."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        ledger: QueueLedger,
+        attempts: OpenAttempts,
+        fleet_for: Callable[[str, str], Fleet],
+    ) -> None:
+        self._store, self._ledger, self._open = store, ledger, attempts
+        self._fleet_for = fleet_for
+        self._full_sweep_at = 0.0
+
+    def end_unlaunched(self, kills: frozenset[str]) -> None:
+        """End attempts without a machine that were killed or have waited too long."""
+        now = self._store.clock.now()
+        for name, memory in list(self._open.memories.items()):
+            stage, entry = self._ledger.state.entries[name].stage, memory.entry
+            if stage is Stage.LAUNCHED:
+                continue
+            verdict = None
+            if name in kills:
+                kill = self._store.read_kill(name) or Kill("cancelled")
+                outcome = Outcome.SUPERSEDED if kill.reason == "superseded" else Outcome.KILLED
+                verdict = Verdict(outcome, f"{kill.reason} before it was launched")
+            elif entry.max_wait is not None and now - entry.requested_at > entry.max_wait:
+                waited = format_duration(entry.max_wait)
+                reason = f"not launched within max_wait ({waited}); {memory.last_wait}"
+                verdict = Verdict(Outcome.WAIT_TIMEOUT, reason)
+            if verdict is not None:
+                with self._open.isolated([name]):
+                    self.give_up(name, verdict)
+
+    def give_up(self, name: str, verdict: Verdict) -> None:
+        """
+        End an attempt that has no machine as far as this process knows; others may know better.
+
+        A launch whose answer was lost may have a machine. First its start lock is revoked: then
+        nobody can begin the work. If a machine was faster, it is watched instead.
+        """
+        memory, state = self._open.memories[name], self._ledger.state.entries[name]
+        record = memory.record
+        is_free = self._store.revoke_start_lock(record, verdict.reason)
+        machines = []
+        if state.stage is not Stage.WAITING or not is_free:
+            fleet = self._fleet_for(record.spec.aws_conn_id, record.spec.region)
+            machines = fleet.find_attempt(record.jobkey, record.attempt)
+            fleet.terminate([m.instance_id for m in machines if not m.is_dead])
+        lock = None if is_free else self._store.read_start_lock(record)
+        holder = lock.instance_id if lock else None
+        alive = [m.instance_id for m in machines if not m.is_dead]
+        if holder is None and not alive:
+            self._close(name, verdict)
+            return
+        self._store.write_kill(name, Kill(verdict.reason))
+        launched_at = state.admitted_at or self._store.clock.now()
+        self._ledger.set(
+            name, stage=Stage.LAUNCHED, instance_id=holder or alive[0], launched_at=launched_at
+        )
+
+    def watch(self, now: float, kills: frozenset[str]) -> None:
+        """Look at the machines; end the overdue and conclude the dead."""
+        full = now - self._full_sweep_at >= FULL_SWEEP_SECONDS
+        by_place: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        for name, state in self._ledger.state.entries.items():
+            if state.instance_id and name in self._open.memories:
+                spec = self._open.memories[name].record.spec
+                by_place[spec.aws_conn_id, spec.region][state.instance_id] = name
+        if full:
+            self._full_sweep_at = now
+        for place, machines in by_place.items():
+            with self._open.isolated(machines.values()):
+                fleet = self._fleet_for(*place)
+                seen = fleet.observe(list(machines), all_states=full)
+                if full:
+                    seen += self._missing(machines, {o.instance_id for o in seen}, now)
+                shown = {o.instance_id: o for o in seen}
+                for instance_id, name in machines.items():
+                    # A machine that this look did not show is running, as far as anybody knows.
+                    unseen = Observation(instance_id, "running")
+                    observation = shown.get(instance_id, unseen)
+                    with self._open.isolated([name]):
+                        self._act_on(name, observation, fleet, now, is_killed=name in kills)
+
+    def _act_on(
+        self, name: str, observation: Observation, fleet: Fleet, now: float, *, is_killed: bool
+    ) -> None:
+        if observation.is_dead:
+            record = self._open.memories[name].record
+            verdict, report, holder = find_verdict(self._store, record, observation)
+            if holder is not None:
+                # Another machine of this attempt has the start lock: that one speaks for it.
+                self._ledger.set(name, instance_id=holder, arn=None)
+            elif verdict is not None:
+                self._close(name, verdict, observation, report)
+        elif is_killed and observation.state != "shutting-down":
+            fleet.terminate([observation.instance_id])
+        else:
+            self._end_overdue(name, observation, fleet, now)
+
+    def _missing(self, machines: dict[str, str], seen: set[str], now: float) -> list[Observation]:
+        gone = []
+        for instance_id, name in machines.items():
+            state, memory = self._ledger.state.entries[name], self._open.memories[name]
+            memory.misses = 0 if instance_id in seen else memory.misses + 1
+            is_old = now - (state.launched_at or now) > GONE_AFTER_SECONDS
+            if is_old and memory.misses >= GONE_AFTER_MISSES:
+                gone.append(Observation(instance_id, "gone", arn=state.arn or ""))
+        return gone
+
+    def _end_overdue(self, name: str, observation: Observation, fleet: Fleet, now: float) -> None:
+        memory = self._open.memories[name]
+        record = memory.record
+        launched_at = self._ledger.state.entries[name].launched_at or now
+        due = is_overdue(record.spec, observation, launched_at, now)
+        if due is None or (due.needs_free_lock and memory.is_started):
+            return
+        free = self._store.revoke_start_lock(record, due.reason)
+        if due.needs_free_lock and not free:
+            memory.is_started = True
+            return
+        self._store.write_kill(name, Kill(due.reason))
+        memory.story.append(f"ending {observation.instance_id}: {due.reason}")
+        fleet.terminate([observation.instance_id])
+
+    def _close(
+        self,
+        name: str,
+        verdict: Verdict,
+        observation: Observation | None = None,
+        report: Report | None = None,
+    ) -> None:
+        state = self._ledger.state.entries[name]
+        times = AdmissionTimes(state.admitted_at, state.launched_at)
+        record = self._open.memories[name].record
+        write_ending(self._store, record, verdict, times, observation, report)
+        self._open.close(name)
+        self._ledger.drop(name)
