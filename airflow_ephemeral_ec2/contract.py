@@ -68,6 +68,11 @@ def log_key(environment: str, instance_arn: str, sequence: int) -> str:
     return machine_prefix(environment, instance_arn) + f"log/{sequence:06d}"
 
 
+def console_key(environment: str, instance_arn: str) -> str:
+    """EC2's console output of a machine that left no report; written by Airflow."""
+    return machine_prefix(environment, instance_arn) + "console.txt"
+
+
 def code_key(environment: str, sha256: str) -> str:
     return f"{environment}/code/{sha256}.tar.gz"
 

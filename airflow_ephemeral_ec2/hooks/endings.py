@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.contract import PHASE_SUPERSEDED, machine_prefix
 from airflow_ephemeral_ec2.model.identity import entry_name
-from airflow_ephemeral_ec2.model.outcome import (
-    Expected,
-    Observation,
-    Report,
-    Verdict,
-    judge,
-    read_report,
-)
+from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict, judge
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude
+from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.spec import JobSpec
 
 
 @dataclass(frozen=True)
@@ -30,13 +25,28 @@ class AdmissionTimes:
     launched: float | None
 
 
-def find_verdict(
-    store: JobStore, record: LaunchRecord, observation: Observation
-) -> tuple[Verdict | None, Report | None, str | None]:
-    """
-    Judge a machine by its report; lock and kill record are read only where they decide.
+@dataclass(frozen=True)
+class Evidence:
+    """What the bucket knows about a dead machine; lock and kill are read only where they decide."""
 
-    The third value is the instance that holds the start lock, when it is another one.
+    report: Report | str | None
+    lock: StartLock | None = None
+    kill: Kill | None = None
+
+    def other_holder(self, observation: Observation) -> str | None:
+        """Return the instance that holds the start lock, when it is another one."""
+        holder = self.lock.instance_id if self.lock else None
+        return None if holder == observation.instance_id else holder
+
+    def judge(
+        self, spec: JobSpec, observation: Observation, marker: Report | None = None
+    ) -> Verdict | None:
+        return judge(spec, observation, self.report, self.lock, self.kill, marker)
+
+
+def collect_evidence(store: JobStore, record: LaunchRecord, observation: Observation) -> Evidence:
+    """
+    Read what a dead machine left in the bucket.
 
     :raises AwsError: the bucket cannot be read now; nothing is concluded from that
     """
@@ -44,13 +54,9 @@ def find_verdict(
     body = store.read_report(observation.arn) if observation.arn else None
     report = read_report(body, expected)
     if isinstance(report, Report) and not (report.interrupted or report.phase == PHASE_SUPERSEDED):
-        return judge(record.spec, observation, report, None, None), report, None
+        return Evidence(report)
     name = entry_name(record.jobkey, record.attempt)
-    lock, kill = store.read_start_lock(record), store.read_kill(name)
-    found = report if isinstance(report, Report) else None
-    if lock is not None and lock.instance_id not in (None, observation.instance_id):
-        return None, found, lock.instance_id
-    return judge(record.spec, observation, report, lock, kill), found, None
+    return Evidence(report, store.read_start_lock(record), store.read_kill(name))
 
 
 def write_ending(
@@ -60,9 +66,11 @@ def write_ending(
     times: AdmissionTimes,
     observation: Observation | None = None,
     report: Report | None = None,
+    *,
+    has_console: bool = False,
 ) -> None:
     """Record the outcome, then take the attempt out of the queue: in this order, for a crash."""
-    if report is None:
+    if report is None or report.is_from_console:
         # Should another machine of this attempt come up late, it must not run the work.
         store.revoke_start_lock(record, verdict.reason)
     outcome = conclude(
@@ -77,6 +85,8 @@ def write_ending(
         _machine(record, observation) if observation else None,
         dict(report.fields) if report else None,
         root=_machine_uri(store, observation) if observation else "",
+        is_from_console=report is not None and report.is_from_console,
+        has_console=has_console,
     )
     store.write_outcome(outcome)
     store.close_entry(entry_name(record.jobkey, record.attempt))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.contract import instance_arn
-from airflow_ephemeral_ec2.exceptions import ConfigurationError, nearest
+from airflow_ephemeral_ec2.exceptions import ConfigurationError, RequestRefusedError, nearest
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 MAX_FILTER_VALUES = 200
 """EC2's limit per filter (EC2 API reference, "Filtering")."""
 NOT_RUNNING = ("shutting-down", "terminated", "stopping", "stopped")
+
+
+@dataclass(frozen=True)
+class ConsoleOutput:
+    """The last 64 KB that a machine wrote to its console, and when EC2 took them over."""
+
+    text: str
+    posted_at: float | None
+    """Seconds since 1970; None when nothing was posted."""
 
 
 class Fleet:
@@ -93,13 +103,54 @@ class Fleet:
             arn=instance_arn(self._region, owner, instance_id, partition_of(self._region)),
         )
 
-    def terminate(self, instance_ids: Iterable[str]) -> None:
-        """End machines; one that EC2 does not know yet is asked for again on the next pass."""
+    def find_impaired(self) -> frozenset[str]:
+        """
+        Find the machines of this account and region whose host EC2 calls impaired.
+
+        :raises AwsError: EC2 could not be asked
+        """
+        impaired = {"Name": "system-status.status", "Values": ["impaired"]}
+        found = set()
+        with aws_call("ec2:DescribeInstanceStatus"):
+            pages = self._clients.ec2.get_paginator("describe_instance_status")
+            for page in pages.paginate(Filters=[impaired]):  # type: ignore[list-item]  # plain mapping
+                found |= {status["InstanceId"] for status in page["InstanceStatuses"]}
+        return frozenset(found)
+
+    def read_console(self, instance_id: str) -> ConsoleOutput:
+        """
+        Read a machine's console output; empty when EC2 has none.
+
+        :raises AwsError: EC2 could not be asked, or no permission
+        """
+        with aws_call("ec2:GetConsoleOutput"):
+            try:
+                answer = self._clients.ec2.get_console_output(InstanceId=instance_id)
+            except ClientError as error:
+                if error_code(error) == "InvalidInstanceID.NotFound":
+                    return ConsoleOutput("", None)
+                raise
+        posted = answer.get("Timestamp") if answer.get("Output") else None
+        return ConsoleOutput(answer.get("Output", ""), posted.timestamp() if posted else None)
+
+    def terminate(self, instance_ids: Iterable[str], *, force: bool = False) -> None:
+        """
+        End machines; one that EC2 does not know yet is asked for again on the next pass.
+
+        :param force: for a machine that does not come out of ``shutting-down``
+        """
+        how: dict[str, Any] = {"Force": True, "SkipOsShutdown": True} if force else {}
         for instance_id in instance_ids:
             with aws_call("ec2:TerminateInstances"):
                 try:
-                    self._clients.ec2.terminate_instances(InstanceIds=[instance_id])
+                    self._clients.ec2.terminate_instances(InstanceIds=[instance_id], **how)
                 except ClientError as error:
+                    if error_code(error) == "OperationNotPermitted":
+                        raise RequestRefusedError(
+                            f"terminate {instance_id}",
+                            "it is protected against termination, by somebody else.",
+                            "The reaper takes the protection off (docs/operating.md#reaper).",
+                        ) from error
                     if error_code(error) != "InvalidInstanceID.NotFound":
                         raise
 

@@ -165,6 +165,11 @@ class JobStore(Bucket):
     def read_report(self, instance_arn: str) -> bytes | None:
         return self.read(contract.report_key(self.environment, instance_arn))
 
+    def write_console(self, instance_arn: str, text: str) -> None:
+        """Keep a machine's console output beside its log."""
+        key = contract.console_key(self.environment, instance_arn)
+        self.write_new(key, text.encode(), "text/plain; charset=utf-8")
+
     def read_log(self, instance_arn: str) -> Iterator[bytes]:
         """Read the job's output, chunk by chunk."""
         prefix = contract.machine_prefix(self.environment, instance_arn) + "log/"

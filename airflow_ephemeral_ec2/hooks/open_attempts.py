@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error
@@ -33,6 +33,20 @@ class Memory:
     """The machine is known to hold the start lock."""
     misses: int = 0
     """Full sweeps in a row that did not show the machine."""
+    since: dict[str, float] = field(default_factory=dict)
+    """When the machine was first seen impaired, shutting down or dead (bucket's clock)."""
+
+    def seconds_since(self, what: str, now: float, *, holds: bool = True) -> float:
+        """Return for how long something has held without a break; 0 when it does not hold."""
+        if not holds:
+            self.since.pop(what, None)
+            return 0.0
+        return now - self.since.setdefault(what, now)
+
+    def tell(self, line: str) -> None:
+        """Add a line to the story, once."""
+        if line not in self.story[-3:]:
+            self.story.append(line)
 
     def tell_wait(self, reason: str) -> None:
         """Add a line to the story when the reason to wait has changed."""

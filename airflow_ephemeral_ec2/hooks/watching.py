@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.hooks.endings import AdmissionTimes, find_verdict, write_ending
+from airflow_ephemeral_ec2.exceptions import AwsError
+from airflow_ephemeral_ec2.hooks.endings import (
+    AdmissionTimes,
+    Evidence,
+    collect_evidence,
+    write_ending,
+)
+from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.model.admission import Stage
 from airflow_ephemeral_ec2.model.duration import format_duration
-from airflow_ephemeral_ec2.model.outcome import (
-    Kill,
-    Observation,
-    Outcome,
-    Report,
-    Verdict,
+from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome, Verdict
+from airflow_ephemeral_ec2.model.report import Report, read_marker
+from airflow_ephemeral_ec2.model.watch import (
+    STUCK_SECONDS,
+    is_overdue,
+    may_conclude_without_marker,
 )
-from airflow_ephemeral_ec2.model.watch import is_overdue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +33,33 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 
+log = logging.getLogger(__name__)
 FULL_SWEEP_SECONDS = 60.0
 GONE_AFTER_SECONDS = 3_600.0
 GONE_AFTER_MISSES = 3
 """An instance that EC2 does not show is not gone before it is this old and was missed this often."""
+
+
+SILENT_OUTCOMES = frozenset({Outcome.NEVER_STARTED, Outcome.LOST_STATUS})
+"""What an attempt ends with that left neither report nor marker nor reason."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass over the machines."""
+
+    now: float
+    is_full: bool
+    kills: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one pass sees of one machine."""
+
+    observation: Observation
+    now: float
+    is_impaired: bool
 
 
 class Watching:
@@ -44,6 +75,7 @@ class Watching:
         self._store, self._ledger, self._open = store, ledger, attempts
         self._fleet_for = fleet_for
         self._full_sweep_at = 0.0
+        self._impaired: dict[tuple[str, str], frozenset[str]] = {}
 
     def end_unlaunched(self, kills: frozenset[str]) -> None:
         """End attempts without a machine that were killed or have waited too long."""
@@ -104,33 +136,98 @@ class Watching:
             self._full_sweep_at = now
         for place, machines in by_place.items():
             with self._open.isolated(machines.values()):
-                fleet = self._fleet_for(*place)
-                seen = fleet.observe(list(machines), all_states=full)
-                if full:
-                    seen += self._missing(machines, {o.instance_id for o in seen}, now)
-                shown = {o.instance_id: o for o in seen}
-                for instance_id, name in machines.items():
-                    # A machine that this look did not show is running, as far as anybody knows.
-                    unseen = Observation(instance_id, "running")
-                    observation = shown.get(instance_id, unseen)
-                    with self._open.isolated([name]):
-                        self._act_on(name, observation, fleet, now, is_killed=name in kills)
+                self._look_at(place, machines, Round(now, full, kills))
 
-    def _act_on(
-        self, name: str, observation: Observation, fleet: Fleet, now: float, *, is_killed: bool
-    ) -> None:
+    def _look_at(self, place: tuple[str, str], machines: dict[str, str], turn: Round) -> None:
+        fleet = self._fleet_for(*place)
+        seen = fleet.observe(list(machines), all_states=turn.is_full)
+        if turn.is_full:
+            seen += self._missing(machines, {o.instance_id for o in seen}, turn.now)
+            self._impaired[place] = self._find_impaired(fleet)
+        shown = {o.instance_id: o for o in seen}
+        for instance_id, name in machines.items():
+            # A machine that this look did not show is running, as far as anybody knows.
+            observation = shown.get(instance_id, Observation(instance_id, "running"))
+            is_impaired = instance_id in self._impaired.get(place, frozenset())
+            look = Look(observation, turn.now, is_impaired)
+            with self._open.isolated([name]):
+                self._act_on(name, look, fleet, is_killed=name in turn.kills)
+
+    def _find_impaired(self, fleet: Fleet) -> frozenset[str]:
+        try:
+            return fleet.find_impaired()
+        except AwsError as error:
+            # It only makes a lost host known earlier; its deadline ends it all the same.
+            log.warning("cannot ask for impaired hosts: %s", error)
+            return frozenset()
+
+    def _act_on(self, name: str, look: Look, fleet: Fleet, *, is_killed: bool) -> None:
+        observation = look.observation
         if observation.is_dead:
-            record = self._open.memories[name].record
-            verdict, report, holder = find_verdict(self._store, record, observation)
-            if holder is not None:
-                # Another machine of this attempt has the start lock: that one speaks for it.
-                self._ledger.set(name, instance_id=holder, arn=None)
-            elif verdict is not None:
-                self._close(name, verdict, observation, report)
-        elif is_killed and observation.state != "shutting-down":
+            self._conclude(name, look, fleet)
+        elif observation.state == "shutting-down":
+            self._press_on(name, look, fleet)
+        elif is_killed:
             fleet.terminate([observation.instance_id])
         else:
-            self._end_overdue(name, observation, fleet, now)
+            self._end_overdue(name, look, fleet)
+
+    def _conclude(self, name: str, look: Look, fleet: Fleet) -> None:
+        observation = look.observation
+        record = self._open.memories[name].record
+        evidence = collect_evidence(self._store, record, observation)
+        holder = evidence.other_holder(observation)
+        if holder is not None:
+            # Another machine of this attempt has the start lock: that one speaks for it.
+            self._ledger.set(name, instance_id=holder, arn=None)
+            return
+        marker, has_console = None, False
+        if evidence.report is None and observation.state == "terminated":
+            found = self._last_words(name, evidence, look, fleet)
+            if found is None:
+                return
+            marker, has_console = found
+        verdict = evidence.judge(record.spec, observation, marker)
+        if verdict is not None:
+            report = evidence.report if isinstance(evidence.report, Report) else marker
+            self._close(name, verdict, observation, report, has_console=has_console)
+
+    def _last_words(
+        self, name: str, evidence: Evidence, look: Look, fleet: Fleet
+    ) -> tuple[Report | None, bool] | None:
+        """
+        Read and keep the console of a machine that left no report; None: ask again later.
+
+        Only where a report would have decided is it waited for.
+        """
+        memory, observation = self._open.memories[name], look.observation
+        memory.seconds_since("dead", look.now)
+        try:
+            console = fleet.read_console(observation.instance_id)
+        except AwsError as error:
+            memory.tell(f"no console output: {error}")
+            console = ConsoleOutput("", None)
+            if not error.retryable:
+                return None, False
+        marker = read_marker(console.text, memory.record.nonce)
+        silent = evidence.judge(memory.record.spec, observation)
+        decides = silent is not None and silent.outcome in SILENT_OUTCOMES
+        dead_since = memory.since["dead"]
+        is_last = may_conclude_without_marker(dead_since, look.now, console.posted_at)
+        if decides and marker is None and not is_last:
+            memory.tell(f"gone: {observation.instance_id} left no report; reading its console")
+            return None
+        if console.text:
+            self._store.write_console(observation.arn, console.text)
+        return marker, bool(console.text)
+
+    def _press_on(self, name: str, look: Look, fleet: Fleet) -> None:
+        """End a machine by force that does not come out of ``shutting-down``."""
+        memory, instance_id = self._open.memories[name], look.observation.instance_id
+        if memory.seconds_since("shutting-down", look.now) > STUCK_SECONDS:
+            memory.tell(f"{instance_id} is shutting down for more than 10m: terminating by force")
+            memory.since["shutting-down"] = look.now - STUCK_SECONDS + FULL_SWEEP_SECONDS
+            fleet.terminate([instance_id], force=True)
 
     def _missing(self, machines: dict[str, str], seen: set[str], now: float) -> list[Observation]:
         gone = []
@@ -142,19 +239,20 @@ class Watching:
                 gone.append(Observation(instance_id, "gone", arn=state.arn or ""))
         return gone
 
-    def _end_overdue(self, name: str, observation: Observation, fleet: Fleet, now: float) -> None:
-        memory = self._open.memories[name]
+    def _end_overdue(self, name: str, look: Look, fleet: Fleet) -> None:
+        memory, observation, now = self._open.memories[name], look.observation, look.now
         record = memory.record
         launched_at = self._ledger.state.entries[name].launched_at or now
-        due = is_overdue(record.spec, observation, launched_at, now)
+        impaired_for = memory.seconds_since("impaired", now, holds=look.is_impaired)
+        due = is_overdue(record.spec, observation, launched_at, now, impaired_for)
         if due is None or (due.needs_free_lock and memory.is_started):
             return
         free = self._store.revoke_start_lock(record, due.reason)
         if due.needs_free_lock and not free:
             memory.is_started = True
             return
-        self._store.write_kill(name, Kill(due.reason))
-        memory.story.append(f"ending {observation.instance_id}: {due.reason}")
+        self._store.write_kill(name, Kill(due.reason, due.by))
+        memory.tell(f"ending {observation.instance_id}: {due.reason}")
         fleet.terminate([observation.instance_id])
 
     def _close(
@@ -163,10 +261,14 @@ class Watching:
         verdict: Verdict,
         observation: Observation | None = None,
         report: Report | None = None,
+        *,
+        has_console: bool = False,
     ) -> None:
         state = self._ledger.state.entries[name]
         times = AdmissionTimes(state.admitted_at, state.launched_at)
         record = self._open.memories[name].record
-        write_ending(self._store, record, verdict, times, observation, report)
+        write_ending(
+            self._store, record, verdict, times, observation, report, has_console=has_console
+        )
         self._open.close(name)
         self._ledger.drop(name)

@@ -1,12 +1,10 @@
 """Every ending has a name: evidence about an attempt -> one outcome with a reason."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.model.report import Report
 from airflow_ephemeral_ec2.model.spec import JobSpec
 
 
@@ -31,6 +29,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     LOST_STATUS = "lost_status"
     TAMPERED = "tampered"
+    CHANNEL_CONFLICT = "channel_conflict"
 
 
 class Budget(StrEnum):
@@ -84,33 +83,6 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The machine's own words, checked against the attempt; see ``docs/job-contract.md``."""
-
-    phase: str
-    exit_code: int | None
-    signal: int | None
-    oom: bool
-    timed_out: bool
-    interrupted: bool
-    disk_full: bool
-    error_kind: str
-    error_message: str
-    fields: Mapping[str, Any]
-    """The whole report, for the history."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a report must name to be believed."""
-
-    jobkey: str
-    attempt: int
-    nonce: str
-    instance_id: str
-
-
-@dataclass(frozen=True)
 class StartLock:
     """Who may run the attempt: the instance that took it, or nobody when it was revoked."""
 
@@ -118,45 +90,18 @@ class StartLock:
     revoked: str | None
 
 
+KILL_STOPPED = "stopped"
+"""Kill reason of a machine that was stopped; ``by`` is the StateReason that it had then."""
+
+
 @dataclass(frozen=True)
 class Kill:
     """Our own record that we ended the attempt, and why."""
 
     reason: str
-    """``timeout``, ``boot_timeout``, ``cancelled``, ``superseded`` or ``late``."""
+    """``timeout``, ``boot_timeout``, ``stuck_pending``, ``impaired``, ``stopped``, ``cancelled``
+    or ``superseded``."""
     by: str = ""
-
-
-def read_report(body: bytes | None, expected: Expected) -> Report | str | None:
-    """
-    Read a report: None when absent, a sentence when it cannot be believed.
-
-    Nonce, job, attempt and instance must be ours, or somebody else wrote it.
-    """
-    if body is None:
-        return None
-    try:
-        found = json.loads(body)
-        named = (found["jobkey"], found["attempt"], found["nonce"], found["instance_id"])
-        error = found.get("error") or {}
-        kind, text = str(error.get("kind", "")), str(error.get("message", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "the report cannot be read"
-    wanted = (expected.jobkey, expected.attempt, expected.nonce, expected.instance_id)
-    if named != wanted:
-        return "the report names another job, attempt, nonce or instance"
-    return Report(
-        phase=str(found.get("phase")),
-        exit_code=found.get("exit_code"),
-        signal=found.get("signal"),
-        oom=bool(found.get("oom")),
-        timed_out=bool(found.get("timed_out")),
-        interrupted=bool(found.get("interrupted")),
-        disk_full=bool(found.get("disk_full")),
-        error_kind=kind,
-        error_message=text,
-        fields=found,
-    )
 
 
 def judge(
@@ -165,16 +110,25 @@ def judge(
     report: Report | str | None,
     lock: StartLock | None,
     kill: Kill | None,
+    marker: Report | None = None,
 ) -> Verdict | None:
     """
     Conclude, or return None while a machine of the attempt may be alive.
 
     Never success without a valid report, and never an ending before the machine is dead.
+
+    :param marker: the console's words, where they were read; they stand in for a missing report
+        and must not contradict one that is there
     """
     if not observation.is_dead:
         return None
     if isinstance(report, str):
         return Verdict(Outcome.TAMPERED, report)
+    if report is None:
+        report = marker
+    elif marker is not None and _contradict(report, marker):
+        reason = f"the report says {_words(report)}, the console says {_words(marker)}"
+        return Verdict(Outcome.CHANNEL_CONFLICT, reason)
     if report is None:
         return _judge_silence(observation, lock, kill)
     if report.phase == contract.PHASE_JOB:
@@ -182,6 +136,15 @@ def judge(
     if report.phase == contract.PHASE_SUPERSEDED:
         return _judge_silence(observation, lock, kill)
     return _judge_setup(report, spec)
+
+
+def _contradict(report: Report, marker: Report) -> bool:
+    return (report.phase, report.exit_code) != (marker.phase, marker.exit_code)
+
+
+def _words(report: Report) -> str:
+    code = report.exit_code
+    return f"exit {code}" if code is not None else f"no exit status in phase {report.phase}"
 
 
 def _judge_job(
@@ -238,8 +201,12 @@ def _judge_kill(kill: Kill) -> Verdict:
             return Verdict(Outcome.BOOT_TIMEOUT, reason, Budget.INFRA)
         case "superseded":
             return Verdict(Outcome.SUPERSEDED, "a newer attempt took over")
-        case "late":
-            return Verdict(Outcome.LOST_STATUS, "the machine had to be ended and left no report")
+        case "stuck_pending":
+            reason = "EC2 left the machine pending for more than 10 minutes"
+            return Verdict(Outcome.INFRA_FAILED, reason, Budget.INFRA)
+        case "impaired":
+            reason = "the host was impaired for more than 10 minutes; the machine left no report"
+            return Verdict(Outcome.LOST_STATUS, reason)
         case _:
             by = f" by {kill.by}" if kill.by else ""
             return Verdict(Outcome.KILLED, f"{kill.reason}{by}")
@@ -247,6 +214,9 @@ def _judge_kill(kill: Kill) -> Verdict:
 
 def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill | None) -> Verdict:
     code = observation.reason_code
+    if kill is not None and kill.reason == KILL_STOPPED:
+        # We terminated what somebody had stopped; why it stopped is what counts.
+        code, kill = kill.by, None
     if code.startswith("Server.Spot"):
         return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
     if kill is not None:

@@ -65,6 +65,9 @@ class OutcomeRecord(Spec):
     machine: Machine | None = None
     times: Times
     report_uri: str | None = None
+    is_from_console: bool = False
+    """No report arrived: the exit status is the one of the console marker."""
+    console_uri: str | None = None
     log_uri: str | None = None
     peak_memory_bytes: int | None = None
     cpu_seconds: float | None = None
@@ -86,12 +89,16 @@ def conclude(
     fields: dict[str, Any] | None = None,
     *,
     root: str = "",
+    is_from_console: bool = False,
+    has_console: bool = False,
 ) -> OutcomeRecord:
     """
     Write the outcome record.
 
     :param fields: the machine's report, empty when there is none
     :param root: ``s3://bucket/key/prefix/`` of the machine
+    :param is_from_console: the fields are those of the console marker
+    :param has_console: the console output is kept beside the log
     """
     found = fields or {}
     result, result_error = _keep_result(found, is_wanted=record.spec.push_result)
@@ -120,7 +127,9 @@ def conclude(
                 "ended": found.get("ended_at"),
             }
         ),
-        report_uri=f"{root}report.json" if fields else None,
+        report_uri=f"{root}report.json" if fields and not is_from_console else None,
+        is_from_console=is_from_console,
+        console_uri=f"{root}console.txt" if has_console else None,
         log_uri=f"{root}log/" if machine else None,
         peak_memory_bytes=found.get("peak_memory_bytes"),
         cpu_seconds=found.get("cpu_seconds"),
@@ -160,7 +169,7 @@ DOCUMENTED_EXIT_CODES = frozenset({1, 65, 66, 75, 126, 127, 137})
 
 
 def name_anchor(outcome: Outcome, exit_code: int | None) -> str:
-    """Name the paragraph of docs/operating.md that says what to do."""
+    """Name the paragraph of docs/outcomes.md that says what to do."""
     if outcome is Outcome.JOB_FAILED and exit_code in DOCUMENTED_EXIT_CODES:
         return f"exit-{exit_code}"
     return outcome.replace("_", "-")
@@ -171,7 +180,9 @@ def describe_failure(record: OutcomeRecord, next_step: str) -> str:
     text = f"{record.title}: {describe_ending(record)}. {next_step}"
     if record.log_uri:
         text += f" Log: {record.log_uri}."
-    return f"{text} What to do: docs/operating.md#{name_anchor(record.outcome, record.exit_code)}"
+    if record.console_uri:
+        text += f" Console: {record.console_uri}."
+    return f"{text} What to do: docs/outcomes.md#{name_anchor(record.outcome, record.exit_code)}"
 
 
 def describe_story(record: OutcomeRecord, log_policy: str = "none") -> list[str]:
@@ -187,6 +198,8 @@ def describe_story(record: OutcomeRecord, log_policy: str = "none") -> list[str]
     if record.seconds is not None:
         lasted = format_duration(record.seconds)
         lines.append(f"ended: {record.exit_text} after {lasted}{_usage(record)}")
+    if record.is_from_console:
+        lines.append(f"no report arrived; the console says {record.exit_text}")
     if record.log_dropped_bytes:
         lines.append(f"log capped: {record.log_dropped_bytes:,} bytes dropped")
     if record.result_error:

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
-from airflow_ephemeral_ec2.model.outcome import Observation
+from airflow_ephemeral_ec2.model.outcome import KILL_STOPPED, Observation
 from airflow_ephemeral_ec2.model.spec import JobSpec
 
 DEADLINE_SLACK_SECONDS = 120
 """The engine waits this much longer than the agent's own limit, so that the agent acts first."""
+STUCK_SECONDS = 600
+"""Pending, shutting down or impaired for longer than this is not normal any more."""
+CONSOLE_PATIENCE_SECONDS = 300
+"""EC2 posts the console output minutes after a machine's end, if at all."""
+CONSOLE_TOLERANCE_SECONDS = 30
+"""A machine is seen dead a few seconds after its death; a post in between has its last words."""
 
 
 @dataclass(frozen=True)
@@ -14,26 +20,52 @@ class Due:
     """A reason to end a machine from outside, as the kill record names it."""
 
     reason: str
+    by: str = ""
     needs_free_lock: bool = False
     """Only if the start lock can still be revoked: otherwise the job is running."""
 
 
 def is_overdue(
-    spec: JobSpec, observation: Observation, launched_at: float, now: float
+    spec: JobSpec,
+    observation: Observation,
+    launched_at: float,
+    now: float,
+    impaired_for: float = 0.0,
 ) -> Due | None:
     """
     Decide whether a machine must be ended from outside, counted from its launch (seconds).
 
     Stopped machines keep a disk with PHI: they are always ended.
+
+    :param impaired_for: seconds for which EC2 has called the host impaired
     """
     if observation.is_dead or observation.state == "shutting-down":
         return None
     if observation.state in ("stopping", "stopped"):
-        return Due("late")
+        return Due(KILL_STOPPED, by=observation.reason_code)
     age = now - launched_at
     longest = spec.boot_timeout + spec.max_runtime + spec.stop_grace + DEADLINE_SLACK_SECONDS
     if age > longest:
         return Due("timeout")
+    if impaired_for > STUCK_SECONDS:
+        return Due("impaired")
     if age > spec.boot_timeout:
         return Due("boot_timeout", needs_free_lock=True)
+    if observation.state == "pending" and age > STUCK_SECONDS:
+        return Due("stuck_pending", needs_free_lock=True)
     return None
+
+
+def may_conclude_without_marker(dead_since: float, now: float, posted_at: float | None) -> bool:
+    """
+    Decide whether the console may still bring the last words of a dead machine.
+
+    EC2 posts the output shortly after an instance's transitions (EC2 user guide, "Instance console
+    output"), so a post that is not older than the death is the last one. All times in seconds
+    since 1970.
+
+    :param posted_at: time of the last post, None when there was none
+    """
+    if posted_at is not None and posted_at >= dead_since - CONSOLE_TOLERANCE_SECONDS:
+        return True
+    return now - dead_since > CONSOLE_PATIENCE_SECONDS

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError, ending_error
 from airflow_ephemeral_ec2.hooks.attempts import (
     LaunchOrder,
     OpenAttempt,
@@ -284,9 +284,8 @@ class EphemeralEC2Operator(BaseOperator):
         left = has_tries_left(context)
         retry = decide_retry(launch.spec, record, earlier, has_tries_left=left)
         self.log.error("outcome: %s. %s", describe_ending(record), retry.sentence)
-        raise JobEndedError(
-            describe_failure(record, retry.sentence), record.outcome, retryable=retry.is_allowed
-        )
+        message = describe_failure(record, retry.sentence)
+        raise ending_error(record.outcome, message, retryable=retry.is_allowed)
 
     def _copy_log(self, store: JobStore, record: OutcomeRecord, spec: JobSpec) -> None:
         if record.machine is None or not may_copy_log(spec, record.outcome):

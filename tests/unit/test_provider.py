@@ -31,6 +31,12 @@ EXAMPLES = {
 }
 
 
+EXAMPLES |= {"TamperedObjectError": ("s3://b/k", "truncated JSON.")}
+ENDED = {kind.__name__: (f"{ends}!", ends) for ends, kind in exceptions.ending_errors().items()}
+GROUPS = ("JobError", "InfrastructureError", "EndedFromOutsideError", "EvidenceError")
+EXAMPLES |= ENDED | dict.fromkeys(GROUPS, ("failed", "unknown"))
+
+
 def _all_errors():
     return sorted(
         name

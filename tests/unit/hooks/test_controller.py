@@ -1,6 +1,7 @@
 """The one loop over a scripted fleet: the store is real, the machines are values."""
 
 import json
+from hashlib import sha256
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -9,6 +10,7 @@ from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.admission import Stage
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome
@@ -24,6 +26,9 @@ class ScriptedFleet:
         self.requests: list[dict] = []
         self.refusals: list[Exception] = []
         self.terminated: list[str] = []
+        self.forced: list[str] = []
+        self.impaired: set[str] = set()
+        self.console = ConsoleOutput("", float("inf"))
 
     def run(self, request):
         self.requests.append(request)
@@ -57,8 +62,17 @@ class ScriptedFleet:
     def find_by_token(self, token):
         return self.machines.get(self.tokens.get(token, ""))
 
-    def terminate(self, instance_ids):
+    def terminate(self, instance_ids, *, force=False):
         self.terminated += list(instance_ids)
+        self.forced += list(instance_ids) if force else []
+
+    def find_impaired(self):
+        return frozenset(self.impaired)
+
+    def read_console(self, instance_id):
+        if isinstance(self.console, Exception):
+            raise self.console
+        return self.console
 
 
 def refusal(code, status=400):
@@ -680,3 +694,187 @@ def test_a_machine_is_gone_only_when_old_and_missed_again_and_again(
         controller.tick()
 
     assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+
+
+def marker_of(record, **fields):
+    facts = {"nonce": record.nonce, "phase": "job", "exit_code": 0, "error": None} | fields
+    text = json.dumps(facts)
+    return f"{contract.CONSOLE_MARKER} {text} {sha256(text.encode()).hexdigest()[:16]}\r\n"
+
+
+def lock_for(store, record, instance_id="i-0"):
+    key = contract.start_lock_key("test", record.jobkey, record.attempt, record.nonce)
+    assert store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
+
+
+def test_without_a_report_the_console_speaks_and_is_kept_beside_the_log(
+    controller, fleet, store, submit, clock
+):
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.console = ConsoleOutput("booting\r\n" + marker_of(record, exit_code=37), clock.at)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    found = outcome_of(controller, record)
+
+    assert (found.outcome, found.exit_code, found.is_from_console) == ("job_failed", 37, True)
+    assert found.report_uri is None
+    key = contract.console_key("test", found.machine.arn)
+    assert found.console_uri.endswith(key)
+    assert store.read(key).startswith(b"booting")
+
+
+def test_E9_a_console_that_comes_late_is_waited_for(controller, fleet, store, submit, clock):
+    """EC2 posts the console output a minute after the machine's death."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.console = ConsoleOutput("", None)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record) is None
+    clock.at += 60
+    assert outcome_of(controller, record) is None
+    fleet.console = ConsoleOutput(marker_of(record), clock.at)
+
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
+
+
+def test_E3_E9_a_console_that_never_comes_ends_the_wait_after_five_minutes(
+    controller, fleet, store, submit, clock
+):
+    """Power is lost between exit and report, and EC2 never posts the console output."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.console = ConsoleOutput("", None)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record) is None
+    clock.at += 301
+
+    found = outcome_of(controller, record)
+    assert (found.outcome, found.budget) == ("lost_status", "none")
+    assert found.console_uri is None
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (AccessError("ec2:GetConsoleOutput", "denied."), False),
+        (AwsUnavailableError("ec2:GetConsoleOutput", "503"), True),
+    ],
+)
+def test_a_console_that_may_not_be_read_holds_up_nothing(
+    controller, fleet, store, submit, error, waits
+):
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.console = error
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    found = outcome_of(controller, record)
+
+    assert (found is None) is waits
+    assert any("no console output" in line for line in controller.story_of(name_of(record))) or (
+        found.outcome is Outcome.LOST_STATUS
+    )
+
+
+def test_a_reason_that_decides_needs_no_console_but_keeps_it(controller, fleet, store, submit):
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.console = ConsoleOutput("last boot", 0.0)
+    fleet.set("i-0", "terminated", reason="Server.SpotInstanceTermination")
+
+    found = outcome_of(controller, record)
+
+    assert found.outcome is Outcome.SPOT_INTERRUPTED
+    assert store.read(contract.console_key("test", found.machine.arn)) == b"last boot"
+
+
+def test_a_host_that_stays_impaired_is_ended_after_ten_minutes(
+    controller, fleet, store, submit, clock
+):
+    record = submit(max_runtime="5h")
+    controller.tick()
+    lock_for(store, record)
+    fleet.impaired = {"i-0"}
+    for _ in range(11):
+        clock.at += 60
+        controller.tick()
+    assert fleet.terminated == []
+    clock.at += 60
+    controller.tick()
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    found = outcome_of(controller, record)
+
+    assert found.outcome is Outcome.LOST_STATUS
+    assert "impaired" in found.reason
+
+
+def test_a_host_that_recovers_is_left_alone(controller, fleet, store, submit, clock):
+    record = submit(max_runtime="5h")
+    controller.tick()
+    lock_for(store, record)
+    for minute in range(30):
+        fleet.impaired = {"i-0"} if minute % 6 else set()
+        clock.at += 61
+        controller.tick()
+
+    assert fleet.terminated == []
+
+
+def test_E8_a_machine_that_stays_shutting_down_is_asked_again_by_force(
+    controller, fleet, store, submit, clock
+):
+    """The machine never comes out of shutting-down."""
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "shutting-down")
+    controller.tick()
+    clock.at += 599
+    assert outcome_of(controller, record) is None
+    assert fleet.forced == []
+    clock.at += 2
+    assert outcome_of(controller, record) is None
+    assert fleet.forced == ["i-0"]
+    clock.at += 5
+    controller.tick()
+    assert fleet.forced == ["i-0"]
+    clock.at += 60
+    controller.tick()
+    assert fleet.forced == ["i-0", "i-0"]
+    fleet.set("i-0", "terminated")
+
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        ("Client.UserInitiatedShutdown", "killed"),
+        ("Server.ScheduledStop", "infra_failed"),
+        ("Server.SpotInstanceShutdown", "spot_interrupted"),
+        ("Client.InstanceInitiatedShutdown", "lost_status"),
+    ],
+)
+def test_R13_E6_a_stopped_machine_is_terminated_and_judged_by_why_it_stopped(
+    controller, fleet, store, submit, reason, outcome
+):
+    """Somebody, EC2 or a drifted shutdown behaviour stops the instance instead of ending it."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    fleet.set("i-0", "stopped", reason=reason)
+    controller.tick()
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome == outcome

@@ -6,16 +6,14 @@ import pytest
 
 from airflow_ephemeral_ec2.model.outcome import (
     Budget,
-    Expected,
     Kill,
     Observation,
     Outcome,
-    Report,
     StartLock,
     Verdict,
     judge,
-    read_report,
 )
+from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 
 EXPECTED = Expected("k", 1, "n", "i-1")
 MINE = StartLock("i-1", None)
@@ -144,7 +142,8 @@ def test_no_report_is_strange_enough_to_stop_the_loop(body):
         ("Client.UserInitiatedShutdown", MINE, Kill("timeout"), "job_timeout", "none"),
         ("Client.UserInitiatedShutdown", None, Kill("boot_timeout"), "boot_timeout", "infra"),
         ("Client.UserInitiatedShutdown", MINE, Kill("superseded"), "superseded", "none"),
-        ("Client.UserInitiatedShutdown", MINE, Kill("late"), "lost_status", "none"),
+        ("Client.UserInitiatedShutdown", MINE, Kill("impaired"), "lost_status", "none"),
+        ("Client.UserInitiatedShutdown", None, Kill("stuck_pending"), "infra_failed", "infra"),
         ("Client.UserInitiatedShutdown", MINE, None, "killed", "none"),
         ("Client.InstanceInitiatedShutdown", None, None, "never_started", "infra"),
         ("Client.InstanceInitiatedShutdown", MINE, None, "lost_status", "none"),

@@ -52,7 +52,7 @@ def test_a_failure_is_one_message_that_says_what_to_do(make_record):
     assert text == (
         "acme/claims 2026-03-01, attempt 1: job failed, exit 65 (data error) after 11s on i-0def "
         "(m6i.large, terminated). Not retried: 65 is not in retry_exit_codes. "
-        "Log: s3://b/m/log/. What to do: docs/operating.md#exit-65"
+        "Log: s3://b/m/log/. What to do: docs/outcomes.md#exit-65"
     )
 
 
@@ -63,7 +63,7 @@ def test_an_ending_without_exit_code_says_so(make_record):
     text = describe_failure(record, "Retry 1 of 2 (infra_retries).")
 
     assert "boot timeout, no exit status, not started" in text
-    assert text.endswith("docs/operating.md#boot-timeout")
+    assert text.endswith("docs/outcomes.md#boot-timeout")
 
 
 def test_the_story_tells_time_memory_log_and_death(make_record):
@@ -79,7 +79,7 @@ def test_the_story_tells_time_memory_log_and_death(make_record):
 
 
 def test_every_ending_leads_to_a_paragraph_that_exists():
-    docs = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    docs = (Path(__file__).parents[3] / "docs" / "outcomes.md").read_text()
     endings = [(o, None) for o in Outcome if o not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
     endings += [(Outcome.JOB_FAILED, code) for code in range(1, 256)]
 
@@ -115,8 +115,8 @@ def test_a_result_that_cannot_be_written_down_again_is_left_out(make_record):
         ("running", 601, Due("boot_timeout", needs_free_lock=True)),
         ("running", 600 + 3_600 + 20 + 121, Due("timeout")),
         ("pending", 601, Due("boot_timeout", needs_free_lock=True)),
-        ("stopped", 1, Due("late")),
-        ("stopping", 1, Due("late")),
+        ("stopped", 1, Due("stopped")),
+        ("stopping", 1, Due("stopped")),
         ("shutting-down", 99_999, None),
         ("terminated", 99_999, None),
     ],

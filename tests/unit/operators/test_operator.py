@@ -188,7 +188,7 @@ def test_a_failure_says_all_that_is_needed_and_is_not_retried(
     text = str(error.value)
     assert "acme/claims 2026-03-01, attempt 1: job failed, exit 65 after 11s on i-1" in text
     assert "Not retried: 65 is not in retry_exit_codes." in text
-    assert "What to do: docs/operating.md#exit-65" in text
+    assert "What to do: docs/outcomes.md#exit-65" in text
     assert context["pushed"]["return_value"]["exit_code"] == 65
 
 
