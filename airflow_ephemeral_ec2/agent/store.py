@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -28,7 +29,9 @@ class Store:
             Failure: refused, or S3 could not be reached for ``patience`` seconds.
 
         """
-        headers = {"if-none-match": "*"}
+        # A bucket with Object Lock takes nothing without a checksum.
+        checksum = b64encode(sha256(body).digest()).decode()
+        headers = {"if-none-match": "*", "x-amz-checksum-sha256": checksum}
         answer = self.aws.ask("s3", "PUT", self._url(key), headers, body, patience=patience)
         if answer.status == 404:
             raise Failure(ERROR_INTERNAL, f"there is no bucket {self.bucket}")

@@ -43,6 +43,8 @@ class LaunchOrder:
     array_index: int = 0
     may_retry: bool = False
     """Whether Airflow would try the task again after this attempt."""
+    is_awaited: bool = True
+    """Whether the task waits for the end."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _find_facts(
         array_index=order.array_index,
         supersedes=supersedes,
         may_retry=order.may_retry,
+        is_awaited=order.is_awaited,
     )
 
 

@@ -14,6 +14,8 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import IncompleteRead, ProtocolError
 
 from airflow_ephemeral_ec2.exceptions import (
     AccessError,
@@ -35,6 +37,8 @@ class Answer(StrEnum):
     """Nothing was launched; the same request again, later."""
     AMBIGUOUS = "ambiguous"
     """Unknown: the same request again until the answer is definitive."""
+    EXPIRED = "expired"
+    """Credentials or a clock, not the request: the same request with fresh ones."""
     TOKEN_DEAD = "token_dead"  # noqa: S105 - a client token, not a secret
     """The machine of this token was launched and has ended."""
     TOKEN_MISMATCH = "token_mismatch"  # noqa: S105
@@ -79,9 +83,13 @@ _CODES = {
         "Unavailable",
         "ServiceUnavailable",
         "RequestTimeout",
-        # Credentials or clock, not the request: the same request with fresh ones.
+    },
+    Answer.EXPIRED: {
         "RequestExpired",
         "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidSecurity.RequestHasExpired",
+        "RequestTimeTooSkewed",
     },
     Answer.TOKEN_DEAD: {"IdempotentInstanceTerminated"},
     Answer.TOKEN_MISMATCH: {"IdempotentParameterMismatch"},
@@ -120,7 +128,11 @@ def http_status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def classify_launch_error(error: ClientError | BotoCoreError) -> Answer:
+class UnreadableAnswerError(Exception):
+    """EC2 answered, and what it says is not an answer: no instance, no id, broken XML."""
+
+
+def classify_launch_error(error: ClientError | BotoCoreError | UnreadableAnswerError) -> Answer:
     """Say what an error of RunInstances means; what nobody knows is ambiguous or, as 4xx, config."""
     if not isinstance(error, ClientError):
         if isinstance(error, _NO_CREDENTIALS):
@@ -153,7 +165,7 @@ def aws_call(action: str, *, bucket: str = "") -> Iterator[None]:
         raise AccessError(action, "no AWS region.", "Set region in the table.") from error
     except ClientError as error:
         raise _named(action, bucket, error) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError, IncompleteRead, ProtocolError) as error:
         raise AwsUnavailableError(action, f"{type(error).__name__}: {error}.") from error
 
 
@@ -172,6 +184,6 @@ def _named(action: str, bucket: str, error: ClientError) -> AwsError:
             f"AWS says {code}: {error_message(error)}",
             f"Grant {error.operation_name} to the connection's role (docs/operating.md#iam).",
         )
-    if answer in (Answer.THROTTLED, Answer.AMBIGUOUS) or status >= 500:
+    if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED) or status >= 500:
         return AwsUnavailableError(action, f"AWS says {code}: {error_message(error)}")
     return RequestRefusedError(action, f"AWS says {code}: {error_message(error)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
-from airflow_ephemeral_ec2.exceptions import BucketError
+from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code, http_status
 from airflow_ephemeral_ec2.hooks.clock import BucketClock
 from airflow_ephemeral_ec2.model.spec import Spec
@@ -101,8 +101,5 @@ class Bucket:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            raise BucketError(
-                f"read s3://{self.bucket}/{key}",
-                f"not a {model.__name__} of this version: {error.error_count()} errors.",
-                "Was it written by another release of airflow-provider-ephemeral-ec2?",
-            ) from error
+            detail = f"not a {model.__name__} of this version: {error.error_count()} errors."
+            raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
@@ -13,9 +15,12 @@ from airflow_ephemeral_ec2.model.admission import Stage, admit, merge_arrivals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_ephemeral_ec2.exceptions import TamperedObjectError
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
+
+log = logging.getLogger(__name__)
 
 
 class Controller:
@@ -25,14 +30,24 @@ class Controller:
     Only the holder of the lease acts; the others follow the outcomes of the attempts they await.
     """
 
-    def __init__(self, store: JobStore, fleet_for: Callable[[str, str], Fleet]) -> None:
-        """Take the bucket, and a way to a fleet by Airflow connection and region."""
+    def __init__(
+        self,
+        store: JobStore,
+        fleet_for: Callable[[str, str], Fleet],
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Take the bucket, and a way to a fleet by Airflow connection and region.
+
+        :param renew: makes ``fleet_for`` use fresh clients, when credentials have expired
+        """
         self.store = store
+        self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store)
         self._watching = Watching(store, self._ledger, self._open, fleet_for)
         give_up = self._watching.give_up
-        self._launching = Launching(store, self._ledger, self._open, fleet_for, give_up)
+        self._launching = Launching(store, self._ledger, self._open, fleet_for, give_up, renew)
 
     # -- what waiters ask ------------------------------------------------------------------
 
@@ -44,6 +59,10 @@ class Controller:
     def story_of(self, name: str) -> tuple[str, ...]:
         """Tell what happened to an attempt so far, a line each, for its task log."""
         return self._open.story_of(name)
+
+    def tampering_with(self, name: str) -> TamperedObjectError | None:
+        """Return why an attempt can never be concluded, if so little of it can be read."""
+        return self._open.tampered.get(name)
 
     def forget(self, name: str) -> None:
         """Drop the story of an attempt that nobody awaits any more."""
@@ -84,6 +103,8 @@ class Controller:
             self.store.close_entry(name)
         entries = [memory.entry for memory in self._open.memories.values()]
         self._ledger.state = merge_arrivals(self._ledger.state, entries, listing.entries)
+        if self._ledger.state.is_rebuilt:
+            self._find_machines()
         self._watching.watch(self.store.clock.now(), listing.kills)
         self._watching.end_unlaunched(listing.kills)
         if self._admit():
@@ -95,6 +116,32 @@ class Controller:
         """Give the lease back, so that another controller need not wait for its end."""
         self._ledger.release()
 
+    def _find_machines(self) -> None:
+        """
+        Ask EC2 what is out, after the queue state was lost; nobody is admitted before that.
+
+        :raises AwsError: EC2 could not be asked; the next pass goes on
+        """
+        log.error("the queue state could not be read: rebuilding it from the queue and from EC2")
+        places = {
+            (memory.record.spec.aws_conn_id, memory.record.spec.region)
+            for memory in self._open.memories.values()
+        }
+        for place in places:
+            for name, machine in self._fleet_for(*place).find_machines():
+                memory = self._open.memories.get(name)
+                if memory is not None and not machine.is_dead:
+                    self._ledger.set(
+                        name,
+                        stage=Stage.LAUNCHED,
+                        instance_id=machine.instance_id,
+                        arn=machine.arn,
+                        launched_at=machine.launched_at or self.store.clock.now(),
+                        vcpus=memory.entry.vcpus,
+                    )
+                    memory.tell(f"found {machine.instance_id} again after the queue state was lost")
+        self._ledger.state = self._ledger.state.model_copy(update={"is_rebuilt": False})
+
     # -- admission and launch --------------------------------------------------------------
 
     def _admit(self) -> bool:
@@ -104,6 +151,8 @@ class Controller:
         for name in admission.admitted:
             vcpus = self._open.memories[name].entry.vcpus
             self._ledger.set(name, stage=Stage.ADMITTED, admitted_at=now, vcpus=vcpus)
+            # Nobody can have asked for its machine before this moment.
+            self._open.memories[name].progress = Progress(may_have_asked=False)
         for name, wait in admission.waiting.items():
             self._open.memories[name].tell_wait(wait.reason)
         return self._ledger.save()

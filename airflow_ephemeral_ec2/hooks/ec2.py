@@ -105,4 +105,5 @@ def open_fleet(settings: Settings, aws_conn_id: str, region: str) -> Fleet:
 
 def open_controller(settings: Settings) -> Controller:
     """Make a controller for this process."""
-    return Controller(open_store(settings), functools.partial(open_fleet, settings))
+    fleet_for = functools.partial(open_fleet, settings)
+    return Controller(open_store(settings), fleet_for, renew=_connect.cache_clear)

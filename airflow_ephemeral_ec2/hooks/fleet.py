@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from airflow_ephemeral_ec2.contract import instance_arn
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, RequestRefusedError, nearest
-from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
+from airflow_ephemeral_ec2.hooks.aws_errors import UnreadableAnswerError, aws_call, error_code
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_ephemeral_ec2.hooks.clients import Clients
 
+log = logging.getLogger(__name__)
 MAX_FILTER_VALUES = 200
 """EC2's limit per filter (EC2 API reference, "Filtering")."""
 NOT_RUNNING = ("shutting-down", "terminated", "stopping", "stopped")
@@ -46,9 +49,22 @@ class Fleet:
         Call RunInstances once.
 
         :raises ClientError: as botocore gives it; the launch protocol classifies it
+        :raises UnreadableAnswerError: the answer shows no instance; nobody knows if there is one
         """
-        answer = self._clients.launch.run_instances(**request)  # type: ignore[arg-type]  # rendered as a plain mapping
-        return self._observe(answer["Instances"][0], answer.get("OwnerId", ""))
+        try:
+            answer = self._clients.launch.run_instances(**request)  # type: ignore[arg-type]  # rendered as a plain mapping
+        except ResponseParserError as error:
+            raise UnreadableAnswerError("RunInstances: the answer cannot be parsed") from error
+        found = [item for item in answer.get("Instances", ()) if item.get("InstanceId")]
+        if not found:
+            raise UnreadableAnswerError("RunInstances: the answer shows no instance")
+        machines = [self._observe(item, answer.get("OwnerId", "")) for item in found]
+        if len(machines) > 1:
+            # One was asked for. Should the wrong one have begun, the start lock says so.
+            extras = [machine.instance_id for machine in machines[1:]]
+            log.error("RunInstances launched %d machines for one; ending %s", len(found), extras)
+            self.terminate(extras)
+        return machines[0]
 
     def find_by_token(self, client_token: str) -> Observation | None:
         found = self._describe([{"Name": "client-token", "Values": [client_token]}])
@@ -62,6 +78,16 @@ class Fleet:
                 {"Name": f"tag:{TAG_ATTEMPT}", "Values": [str(attempt)]},
             ]
         )
+
+    def find_machines(self) -> list[tuple[str, Observation]]:
+        """Find all machines of this environment that EC2 shows, each with its attempt's name."""
+        by_tag = {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
+        found = []
+        for instance, owner in self._describe_raw([by_tag]):
+            tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", ())}
+            name = f"{tags.get(TAG_JOBKEY)}-a{tags.get(TAG_ATTEMPT)}"
+            found.append((name, self._observe(instance, owner)))
+        return found
 
     def observe(self, instance_ids: Sequence[str], *, all_states: bool) -> list[Observation]:
         """
@@ -79,7 +105,10 @@ class Fleet:
         return self._describe([{"Name": "instance-id", "Values": list(instance_ids)}, *states])
 
     def _describe(self, filters: list[dict[str, Any]]) -> list[Observation]:
-        found = []
+        return [self._observe(item, owner) for item, owner in self._describe_raw(filters)]
+
+    def _describe_raw(self, filters: list[dict[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+        found: list[tuple[Mapping[str, Any], str]] = []
         with aws_call("ec2:DescribeInstances"):
             pages = self._clients.ec2.get_paginator("describe_instances")
             for page in pages.paginate(
@@ -88,19 +117,22 @@ class Fleet:
             ):
                 for reservation in page["Reservations"]:
                     owner = reservation.get("OwnerId", "")
-                    found += [self._observe(i, owner) for i in reservation["Instances"]]
+                    found += [(item, owner) for item in reservation["Instances"]]
         return found
 
     def _observe(self, instance: Mapping[str, Any], owner: str) -> Observation:
-        instance_id = instance["InstanceId"]
+        instance_id, launched = instance["InstanceId"], instance.get("LaunchTime")
         return Observation(
             instance_id=instance_id,
-            state=instance["State"]["Name"],
+            state=instance.get("State", {}).get("Name", "pending"),
             reason_code=instance.get("StateReason", {}).get("Code", ""),
             instance_type=instance.get("InstanceType", ""),
             availability_zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
             capacity_type=instance.get("InstanceLifecycle", "on-demand"),
             arn=instance_arn(self._region, owner, instance_id, partition_of(self._region)),
+            subnet=instance.get("SubnetId") or "",
+            client_token=instance.get("ClientToken") or "",
+            launched_at=launched.timestamp() if launched else None,
         )
 
     def find_impaired(self) -> frozenset[str]:

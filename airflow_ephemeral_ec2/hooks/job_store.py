@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
+from pydantic import ValidationError
 
 from airflow_ephemeral_ec2 import contract
-from airflow_ephemeral_ec2.exceptions import AwsError, BucketError
+from airflow_ephemeral_ec2.exceptions import AwsError, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, http_status
 from airflow_ephemeral_ec2.hooks.bucket import Bucket
 from airflow_ephemeral_ec2.model.admission import QueueEntry, QueueState
@@ -67,7 +68,11 @@ class JobStore(Bucket):
             body = json.dumps({"version": 1, "jobkey_secret": secrets.token_hex(32)}).encode()
             if not self.write_new(key, body):
                 body = self.read(key) or b"{}"
-        return bytes.fromhex(json.loads(body)["jobkey_secret"])
+        try:
+            return bytes.fromhex(json.loads(body)["jobkey_secret"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            detail = "not the environment's secret; without it no attempt can be found."
+            raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail) from error
 
     # -- attempts --------------------------------------------------------------------------
 
@@ -100,9 +105,10 @@ class JobStore(Bucket):
         key = contract.launch_key(self.environment, jobkey, attempt)
         record = self.read_model(key, LaunchRecord)
         if record is None:
-            raise BucketError(
-                f"read s3://{self.bucket}/{key}", "no such launch record.", "Was it deleted?"
-            )
+            raise TamperedObjectError(f"s3://{self.bucket}/{key}", "the launch record is missing.")
+        if (record.jobkey, record.attempt) != (jobkey, attempt):
+            detail = "the launch record of another attempt."
+            raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail)
         return record
 
     def write_outcome(self, record: OutcomeRecord) -> OutcomeRecord:
@@ -134,11 +140,15 @@ class JobStore(Bucket):
         }
         self.write_new(key, json.dumps(body).encode())
 
-    def refused_placements(self, record: LaunchRecord) -> frozenset[int]:
-        """Return the indexes of the placements that were definitively refused."""
+    def read_refusals(self, record: LaunchRecord) -> dict[int, str]:
+        """Return placement index -> code of what was definitively refused; unreadable is refused."""
         prefix = contract.attempt_prefix(self.environment, record.jobkey, record.attempt)
-        keys = self.list_keys(prefix + "refused-")
-        return frozenset(int(k.rpartition("-")[2].removesuffix(".json")) for k in keys)
+        found = {}
+        for key in list(self.list_keys(prefix + "refused-")):
+            number = key.rpartition("-")[2].removesuffix(".json")
+            if number.isdigit():
+                found[int(number)] = str(_read_json(self.read(key)).get("code", "unknown"))
+        return found
 
     # -- start lock and report -------------------------------------------------------------
 
@@ -146,12 +156,16 @@ class JobStore(Bucket):
         body = self.read(self._lock_key(record))
         if body is None:
             return None
-        found = json.loads(body)
-        return StartLock(found.get("instance_id"), found.get("revoked"))
+        found = _read_json(body)
+        instance_id, revoked = found.get("instance_id"), found.get("revoked")
+        known = (instance_id or revoked) and all(isinstance(v, str | None) for v in found.values())
+        if known and found.get("nonce", record.nonce) == record.nonce:
+            return StartLock(instance_id, revoked)
+        return StartLock(None, None, is_foreign=True)
 
     def revoke_start_lock(self, record: LaunchRecord, reason: str) -> bool:
         """Make sure that no machine starts the work any more; False when one already has."""
-        body = {"revoked": reason, "at": self.clock.now()}
+        body = {"revoked": reason, "nonce": record.nonce, "at": str(self.clock.now())}
         if self.write_new(self._lock_key(record), json.dumps(body).encode()):
             return True
         lock = self.read_start_lock(record)
@@ -217,18 +231,27 @@ class JobStore(Bucket):
         body = self.read(self._entry_key(name + _KILL_SUFFIX))
         if body is None:
             return None
-        found = json.loads(body)
+        found = _read_json(body)
+        if "reason" not in found:
+            return Kill("cancelled", by="a kill request that cannot be read")
         return Kill(str(found["reason"]), str(found.get("by", "")))
 
     def _entry_key(self, name: str) -> str:
         return f"{self.environment}/queue/{name}.json"
 
     def read_state(self) -> tuple[QueueState, str | None]:
-        """Return the queue state and its ETag (None before the first write)."""
+        """
+        Return the queue state and its ETag (None before the first write).
+
+        One that cannot be read is an empty one that must be rebuilt from entries and EC2.
+        """
         found = self.read_tagged(self._state_key)
         if found is None:
             return QueueState(), None
-        return QueueState.model_validate_json(found[0]), found[1]
+        try:
+            return QueueState.model_validate_json(found[0]), found[1]
+        except ValidationError:
+            return QueueState(is_rebuilt=True), found[1]
 
     def write_state(self, state: QueueState, etag: str | None) -> str | None:
         """
@@ -289,3 +312,12 @@ class JobStore(Bucket):
 
     def _date_prefix(self, payer: str, job: str, business_date: str) -> str:
         return f"{self.environment}/by-date/{payer}/{job}/{business_date}/"
+
+
+def _read_json(body: bytes | None) -> dict[str, Any]:
+    """Read an object that others may have written: what is no JSON object says nothing."""
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

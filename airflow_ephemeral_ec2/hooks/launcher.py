@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_ephemeral_ec2.hooks.aws_errors import (
     Answer,
+    UnreadableAnswerError,
     classify_launch_error,
     error_code,
     error_message,
 )
+from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Budget, Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord, render_request
 
@@ -22,9 +24,18 @@ if TYPE_CHECKING:
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.admission import Unavailable
 
 QUOTA_PAUSE_SECONDS = 60.0
+QUOTA_PAUSE_LIMIT = 300.0
 AMBIGUOUS_PAUSE_SECONDS = 2.0
+AMBIGUOUS_PAUSE_LIMIT = 30.0
+TOKEN_LOOKUP_SECONDS = 300.0
+"""A token that EC2 knows and whose machine it does not show is looked up for this long: what
+DescribeInstances shows may lag minutes behind (EC2 developer guide, "Eventual consistency")."""
+REMEMBERED = "remembered:"
+
+LaunchFault: TypeAlias = ClientError | BotoCoreError | UnreadableAnswerError
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,8 @@ class Pending:
     placement: int
     seconds: float
     why: str
+    is_expired: bool = False
+    """The credentials are no longer good: make the clients anew."""
 
 
 class LaunchRate:
@@ -70,7 +83,7 @@ class LaunchRate:
     def take(self) -> bool:
         """Take the right to make one call; False when none is left now."""
         now = self._monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+        self._tokens = min(self._burst, self._tokens + max(now - self._at, 0) * self._per_second)
         self._at = now
         if self._tokens < 1:
             return False
@@ -78,63 +91,190 @@ class LaunchRate:
         return True
 
 
+class OfferingBook(Protocol):
+    """Which offerings have refused lately; the queue state keeps it for all jobs."""
+
+    def find_refusal(self, offering: str) -> Unavailable | None: ...
+    def remember_refusal(self, offering: str, code: str) -> None: ...
+    def forget_refusal(self, offering: str) -> None: ...
+
+
+@dataclass
+class Progress:
+    """What this process knows of one launch under way; none of it has to survive it."""
+
+    first: int = 0
+    """The placement to begin with; those before it were refused."""
+    may_have_asked: bool = True
+    """Somebody may have sent the first placement's request: it must be asked again, not skipped."""
+    faults: int = 0
+    """Answers in a row that said nothing."""
+    mismatch_since: float | None = None
+    refused: dict[int, str] = field(default_factory=dict)
+    """Placement -> code of its refusal, as written down."""
+
+
 class Launcher:
     """Walks the placements of a record in order; see DESIGN of the launch in docs/how-it-works."""
 
-    def __init__(self, fleet: Fleet, store: JobStore, rate: LaunchRate) -> None:
+    def __init__(
+        self, fleet: Fleet, store: JobStore, rate: LaunchRate, offerings: OfferingBook
+    ) -> None:
         self._fleet, self._store, self._rate = fleet, store, rate
+        self._offerings = offerings
 
-    def launch(self, record: LaunchRecord, first: int = 0) -> Launched | Refused | Pending:
+    def launch(self, record: LaunchRecord, progress: Progress) -> Launched | Refused | Pending:
         """
-        Try the placements from ``first`` on.
+        Try the placements in order.
 
         Never goes to another placement before this one's answer is definitive: that would be the
-        way to two machines.
+        way to two machines. A refusal is definitive because only the holder of the lease asks;
+        should two ask all the same, the start lock lets one machine run.
         """
-        last_code = ""
         # Who launched before us may have died after a refusal: what was refused stays refused.
-        refused = self._store.refused_placements(record)
-        for index in range(first, len(record.placements)):
-            if index in refused:
+        progress.refused = self._store.read_refusals(record)
+        remembered: list[int] = []
+        for index in range(progress.first, len(record.placements)):
+            if index in progress.refused:
                 continue
-            if not self._rate.take():
-                return Pending(index, 1.0, "pacing launches at EC2's rate")
-            try:
-                return Launched(index, self._fleet.run(render_request(record, index)))
-            except (ClientError, BotoCoreError) as error:
-                answer = classify_launch_error(error)
-                if answer is not Answer.CAPACITY:
-                    return self._other_answer(record, index, error, answer)
-                last_code = _code(error)
-                self._store.write_refusal(record, index, last_code, _message(error))
-        tried = ", ".join(str(placement) for placement in record.placements)
-        reason = f"no EC2 capacity ({last_code}) in any of: {tried}"
-        return Refused(Verdict(Outcome.NO_CAPACITY, reason, Budget.INFRA))
+            if not progress.may_have_asked and self._is_unavailable(record, index):
+                remembered.append(index)
+                continue
+            self._skip(record, remembered, progress)
+            remembered = []
+            answer = self._ask(record, index, progress)
+            if answer is not None:
+                return answer
+        if remembered:
+            return self._wait_for_capacity(record, remembered)
+        return _no_capacity(record, progress.refused)
+
+    def _skip(self, record: LaunchRecord, indexes: list[int], progress: Progress) -> None:
+        """Write down what is passed over, so that no crash goes back to it."""
+        for index in indexes:
+            found = self._offerings.find_refusal(record.offering(index))
+            code = REMEMBERED + (found.code if found else "")
+            self._store.write_refusal(record, index, code, "refused to another job just now")
+            progress.refused[index] = code
+
+    def _is_unavailable(self, record: LaunchRecord, index: int) -> bool:
+        return self._offerings.find_refusal(record.offering(index)) is not None
+
+    def _ask(
+        self, record: LaunchRecord, index: int, progress: Progress
+    ) -> Launched | Refused | Pending | None:
+        """Ask for one placement; None when it was refused and the next may be tried."""
+        if not self._rate.take():
+            return Pending(index, 1.0, "pacing launches at EC2's rate")
+        progress.first, progress.may_have_asked = index, True
+        try:
+            machine = self._fleet.run(render_request(record, index))
+        except (ClientError, BotoCoreError, UnreadableAnswerError) as error:
+            answer = classify_launch_error(error)
+            if answer is not Answer.CAPACITY:
+                return self._other_answer(record, index, error, progress)
+            self._refuse(record, index, error, progress)
+            self._offerings.remember_refusal(record.offering(index), _code(error))
+            return None
+        self._offerings.forget_refusal(record.offering(index))
+        progress.faults = 0
+        return self._adopt(record, index, machine)
+
+    def _refuse(
+        self, record: LaunchRecord, index: int, error: LaunchFault, progress: Progress
+    ) -> None:
+        self._store.write_refusal(record, index, _code(error), _message(error))
+        progress.refused[index] = _code(error)
+        progress.may_have_asked, progress.faults = False, 0
+
+    def _adopt(self, record: LaunchRecord, index: int, machine: Observation) -> Launched | Refused:
+        """Take the machine, unless EC2 answers with another one than was asked for."""
+        placement = record.placements[index]
+        wanted = (placement.instance_type, placement.subnet, placement.client_token)
+        given = (machine.instance_type, machine.subnet, machine.client_token)
+        if all(found in ("", asked) for found, asked in zip(given, wanted, strict=True)):
+            return Launched(index, machine)
+        self._fleet.terminate([machine.instance_id])
+        reason = (
+            f"EC2 answered with {machine.instance_id}, a {machine.instance_type} in "
+            f"{machine.subnet or 'an unknown subnet'}; asked was {placement}"
+        )
+        return Refused(Verdict(Outcome.TAMPERED, reason))
 
     def _other_answer(
-        self,
-        record: LaunchRecord,
-        index: int,
-        error: ClientError | BotoCoreError,
-        answer: Answer,
-    ) -> Launched | Refused | Pending:
+        self, record: LaunchRecord, index: int, error: LaunchFault, progress: Progress
+    ) -> Launched | Refused | Pending | None:
+        code, answer = _code(error), classify_launch_error(error)
         if answer is Answer.QUOTA:
-            why = f"EC2 quota reached ({_code(error)}); raise it in Service Quotas"
-            return Pending(index, QUOTA_PAUSE_SECONDS, why)
-        if answer in (Answer.THROTTLED, Answer.AMBIGUOUS):
-            why = f"EC2 gave no answer ({_code(error)}); asking the same again"
-            return Pending(index, AMBIGUOUS_PAUSE_SECONDS, why)
+            return self._over_quota(record, index, error, progress)
+        if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED):
+            why = f"EC2 gave no answer ({code}); asking the same again"
+            seconds = _backoff(AMBIGUOUS_PAUSE_SECONDS, AMBIGUOUS_PAUSE_LIMIT, progress)
+            return Pending(index, seconds, why, is_expired=answer is Answer.EXPIRED)
         if answer in (Answer.TOKEN_DEAD, Answer.TOKEN_MISMATCH):
-            return self._by_token(record, index, _code(error))
-        self._store.write_refusal(record, index, _code(error), _message(error))
-        return Refused(_refusal(record, answer, _code(error), _message(error)))
+            return self._by_token(record, index, answer, progress)
+        self._store.write_refusal(record, index, code, _message(error))
+        return Refused(_refusal(record, answer, code, _message(error)))
 
-    def _by_token(self, record: LaunchRecord, index: int, code: str) -> Launched | Refused:
+    def _over_quota(
+        self, record: LaunchRecord, index: int, error: LaunchFault, progress: Progress
+    ) -> Pending | None:
+        """Wait, or go on to on-demand: a quota holds for all placements of its capacity type."""
+        market = record.placements[index].capacity_type
+        others = [p.capacity_type for p in record.placements[index:]]
+        if market == "spot" and "on-demand" in others:
+            for skipped in range(index, index + others.index("on-demand")):
+                self._refuse(record, skipped, error, progress)
+            return None
+        why = f"EC2 quota reached ({_code(error)}); raise it in Service Quotas"
+        # Nothing was launched, and this placement stays the one to ask.
+        return Pending(index, _backoff(QUOTA_PAUSE_SECONDS, QUOTA_PAUSE_LIMIT, progress), why)
+
+    def _by_token(
+        self, record: LaunchRecord, index: int, answer: Answer, progress: Progress
+    ) -> Launched | Refused | Pending:
         found = self._fleet.find_by_token(record.placements[index].client_token)
         if found is not None:
-            return Launched(index, found)
-        reason = f"EC2 says {code} for this attempt's token and shows no machine of it"
-        return Refused(Verdict(Outcome.LOST_STATUS, reason))
+            return self._adopt(record, index, found)
+        if answer is Answer.TOKEN_DEAD:
+            # Who gives up revokes the start lock; if it was taken, its holder is judged instead.
+            reason = "EC2 says that the machine of this attempt has ended, and does not show it"
+            return Refused(Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA))
+        now = self._store.clock.now()
+        progress.mismatch_since = progress.mismatch_since or now
+        if now - progress.mismatch_since < TOKEN_LOOKUP_SECONDS:
+            why = "EC2 knows this attempt's client token with other parameters; looking for its machine"
+            return Pending(index, AMBIGUOUS_PAUSE_LIMIT, why)
+        reason = (
+            "this attempt's client token was used with other parameters, and EC2 shows no machine"
+        )
+        return Refused(Verdict(Outcome.TAMPERED, reason))
+
+    def _wait_for_capacity(self, record: LaunchRecord, indexes: list[int]) -> Pending:
+        """All that is left has just been refused to others: wait until EC2 may be asked again."""
+        now = self._store.clock.now()
+        until = min(
+            found.until
+            for index in indexes
+            if (found := self._offerings.find_refusal(record.offering(index))) is not None
+        )
+        names = ", ".join(str(record.placements[index]) for index in indexes)
+        seconds = max(until - now, 1.0)
+        why = f"no EC2 capacity just now for {names}; EC2 is asked again in {format_duration(seconds)}"
+        return Pending(indexes[0], seconds, why)
+
+
+def _backoff(first: float, limit: float, progress: Progress) -> float:
+    progress.faults += 1
+    return float(min(first * 2 ** (progress.faults - 1), limit))
+
+
+def _no_capacity(record: LaunchRecord, refused: dict[int, str]) -> Refused:
+    codes = [code.removeprefix(REMEMBERED) for _, code in sorted(refused.items())]
+    last = codes[-1] if codes else "no placement"
+    tried = ", ".join(str(placement) for placement in record.placements)
+    reason = f"no EC2 capacity ({last}) in any of: {tried}"
+    return Refused(Verdict(Outcome.NO_CAPACITY, reason, Budget.INFRA))
 
 
 def _refusal(record: LaunchRecord, answer: Answer, code: str, message: str) -> Verdict:
@@ -147,10 +287,10 @@ def _refusal(record: LaunchRecord, answer: Answer, code: str, message: str) -> V
     return Verdict(Outcome.BAD_CONFIG, f"EC2 refused the launch request ({code}): {message}")
 
 
-def _code(error: ClientError | BotoCoreError) -> str:
+def _code(error: LaunchFault) -> str:
     return error_code(error) if isinstance(error, ClientError) else type(error).__name__
 
 
-def _message(error: ClientError | BotoCoreError) -> str:
+def _message(error: LaunchFault) -> str:
     # botocore's own errors name endpoints and hosts, EC2's never hold user data.
     return error_message(error) if isinstance(error, ClientError) else type(error).__name__

@@ -24,6 +24,7 @@ class Launching:
     The launches of one controller.
 
     :param give_up: ends an attempt that no placement takes
+    :param renew: makes the AWS clients anew, when their credentials have expired
     """
 
     def __init__(
@@ -33,10 +34,13 @@ class Launching:
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
         give_up: Callable[[str, Verdict], None],
+        renew: Callable[[], None],
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
-        self._fleet_for, self._give_up = fleet_for, give_up
-        self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(LaunchRate)
+        self._fleet_for, self._give_up, self._renew = fleet_for, give_up, renew
+        self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(
+            lambda: LaunchRate(monotonic=store.clock.now)
+        )
 
     def launch_admitted(self) -> None:
         """Ask EC2 for the machine of each admitted attempt whose turn it is."""
@@ -57,8 +61,8 @@ class Launching:
     def _launch_one(self, name: str, memory: Memory, state: EntryState) -> None:
         record = memory.record
         place = (record.spec.aws_conn_id, record.spec.region)
-        launcher = Launcher(self._fleet_for(*place), self._store, self._rates[place])
-        answer = launcher.launch(record, state.placement or 0)
+        fleet, rate = self._fleet_for(*place), self._rates[place]
+        answer = Launcher(fleet, self._store, rate, self._ledger).launch(record, memory.progress)
         now = self._store.clock.now()
         match answer:
             case Launched(placement, machine):
@@ -76,7 +80,9 @@ class Launching:
                     f"admitted, launched {machine.instance_id} ({machine.instance_type} "
                     f"{machine.capacity_type}) in {machine.availability_zone}; {asked}"
                 )
-            case Pending(placement, seconds, why):
+            case Pending(placement, seconds, why, is_expired):
+                if is_expired:
+                    self._renew()
                 self._ledger.set(name, placement=placement)
                 memory.not_before = now + seconds
                 memory.tell_wait(why)

@@ -7,7 +7,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error
+from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error, TamperedObjectError
+from airflow_ephemeral_ec2.hooks.launcher import Progress
+from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.record import conclude_tampered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,6 +31,8 @@ class Memory:
     record: LaunchRecord
     story: list[str]
     not_before: float = 0.0
+    progress: Progress = field(default_factory=Progress)
+    """How far its launch has come in this process."""
     last_wait: str = ""
     is_started: bool = False
     """The machine is known to hold the start lock."""
@@ -63,6 +68,8 @@ class OpenAttempts:
         self.memories: dict[str, Memory] = {}
         self.closed: set[str] = set()
         """Names that the listing of this pass still shows, though their attempt is over."""
+        self.tampered: dict[str, TamperedObjectError] = {}
+        """Names of which so little can be read that nobody can conclude them."""
         self._stories: dict[str, list[str]] = {}
 
     def story_of(self, name: str) -> tuple[str, ...]:
@@ -88,6 +95,7 @@ class OpenAttempts:
         """Read what is new in the queue, and forget what has left it."""
         for name in set(self.memories) - listing.entries:
             del self.memories[name]
+        self.tampered = {}
         self.closed = set()
         for name in listing.entries - set(self.memories):
             try:
@@ -95,18 +103,52 @@ class OpenAttempts:
             except BucketError as error:
                 # One record that cannot be read must not hold up everybody else's.
                 self._stories[name] = [f"cannot be acted on: {error}"]
+                if isinstance(error, TamperedObjectError):
+                    self.tampered[name] = error
 
     def _read(self, name: str) -> None:
-        entry = self._store.read_entry(name)
-        if entry is None:
-            self.closed.add(name)
-        elif self._store.read_outcome(entry.jobkey, entry.attempt) is not None:
+        jobkey, _, number = name.rpartition("-a")
+        if not number.isdigit():
+            raise TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
+        if self._store.read_outcome(jobkey, int(number)) is not None:
             # Somebody wrote the entry again after it was closed; the attempt is over all the same.
             self._store.close_entry(name)
             self.closed.add(name)
-        else:
-            record = self._store.read_launch(entry.jobkey, entry.attempt)
-            self.memories[name] = Memory(entry, record, self._stories.setdefault(name, []))
+            return
+        entry = self._read_entry(name)
+        if entry is None:
+            self.closed.add(name)
+            return
+        try:
+            record = self._store.read_launch(jobkey, int(number))
+        except TamperedObjectError as error:
+            # Nothing can be launched or judged without it; the machine's own limits end the rest.
+            outcome = conclude_tampered(entry, str(error), self._store.clock.now())
+            self._store.write_outcome(outcome)
+            self._store.close_entry(name)
+            self.closed.add(name)
+            return
+        self.memories[name] = Memory(entry, record, self._stories.setdefault(name, []))
+
+    def _read_entry(self, name: str) -> QueueEntry | None:
+        """Read an entry; one that is not ours any more is made again from its launch record."""
+        damage: TamperedObjectError | None = None
+        entry = None
+        try:
+            entry = self._store.read_entry(name)
+        except TamperedObjectError as error:
+            damage = error
+        if entry is not None and entry.name != name:
+            damage = TamperedObjectError(f"queue entry {name}", "belongs to another attempt.")
+        if damage is None:
+            return entry
+        jobkey, _, number = name.rpartition("-a")
+        try:
+            record = self._store.read_launch(jobkey, int(number))
+        except TamperedObjectError:
+            raise damage from None
+        log.error("%s Using the launch record instead.", damage)
+        return plan_entry(record, None)
 
     @contextlib.contextmanager
     def isolated(self, names: Iterable[str]) -> Iterator[None]:

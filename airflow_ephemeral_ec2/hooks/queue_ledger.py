@@ -5,7 +5,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.model.admission import Lease, QueueState
+from airflow_ephemeral_ec2.model.admission import (
+    Lease,
+    QueueState,
+    Unavailable,
+    find_refusal,
+    forget_refusal,
+    remember_refusal,
+)
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -72,3 +79,17 @@ class QueueLedger:
         """Forget an attempt that has ended."""
         entries = {key: value for key, value in self.state.entries.items() if key != name}
         self.state = self.state.model_copy(update={"entries": entries})
+
+    # -- offerings ---------------------------------------------------------------------------
+
+    def find_refusal(self, offering: str) -> Unavailable | None:
+        """Return the refusal of an offering while it counts."""
+        return find_refusal(self.state, offering, self._store.clock.now())
+
+    def remember_refusal(self, offering: str, code: str) -> None:
+        """Let the jobs behind pass an offering over that has no capacity now."""
+        self.state = remember_refusal(self.state, offering, code, self._store.clock.now())
+
+    def forget_refusal(self, offering: str) -> None:
+        """Let everybody ask for an offering again: it gave a machine."""
+        self.state = forget_refusal(self.state, offering)

@@ -118,7 +118,9 @@ class Watching:
         if holder is None and not alive:
             self._close(name, verdict)
             return
-        self._store.write_kill(name, Kill(verdict.reason))
+        is_tampered = verdict.outcome is Outcome.TAMPERED
+        kill = Kill("tampered", by=verdict.reason) if is_tampered else Kill(verdict.reason)
+        self._store.write_kill(name, kill)
         launched_at = state.admitted_at or self._store.clock.now()
         self._ledger.set(
             name, stage=Stage.LAUNCHED, instance_id=holder or alive[0], launched_at=launched_at

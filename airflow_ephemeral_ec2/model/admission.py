@@ -24,6 +24,8 @@ class QueueEntry(Spec):
     business_date: str
     priority: int
     vcpus: int
+    is_awaited: bool = True
+    """False when the task does not wait for the end (``wait_for_completion=False``)."""
     capacity_type: CapacityType
     depends_on: tuple[str, ...]
     max_runtime: int
@@ -67,6 +69,18 @@ class EntryState(Spec):
     launched_at: float | None = None
 
 
+UNAVAILABLE_SECONDS = 180.0
+"""For so long an offering that was refused is not asked for again, if there is another one."""
+
+
+class Unavailable(Spec):
+    """An offering that EC2 refused for want of capacity."""
+
+    until: float
+    """Bucket's clock; then the most important job that wants it asks first."""
+    code: str
+
+
 class Lease(Spec):
     """Which controller may act, until when (bucket's clock)."""
 
@@ -83,7 +97,11 @@ class QueueState(Spec):
     next_sequence: int = 1
     limit_vcpus: int | None = None
     entries: dict[str, EntryState] = Field(default_factory=dict)
+    unavailable: dict[str, Unavailable] = Field(default_factory=dict)
+    """Offering (connection, region, type, subnet, capacity type) -> its refusal."""
     lease: Lease | None = None
+    is_rebuilt: bool = False
+    """The state was lost: nobody is admitted before EC2 has been asked what is out."""
 
 
 @dataclass(frozen=True)
@@ -173,3 +191,24 @@ def merge_arrivals(
     return state.model_copy(
         update={"entries": known, "next_sequence": sequence, "limit_vcpus": limit}
     )
+
+
+def remember_refusal(state: QueueState, offering: str, code: str, now: float) -> QueueState:
+    """Remember that an offering has no capacity now; refusals that are over are dropped."""
+    known = {name: found for name, found in state.unavailable.items() if found.until > now}
+    known[offering] = Unavailable(until=now + UNAVAILABLE_SECONDS, code=code)
+    return state.model_copy(update={"unavailable": known})
+
+
+def forget_refusal(state: QueueState, offering: str) -> QueueState:
+    """Forget the refusal of an offering that gave a machine."""
+    if offering not in state.unavailable:
+        return state
+    known = {name: found for name, found in state.unavailable.items() if name != offering}
+    return state.model_copy(update={"unavailable": known})
+
+
+def find_refusal(state: QueueState, offering: str, now: float) -> Unavailable | None:
+    """Return the refusal of an offering while it counts."""
+    found = state.unavailable.get(offering)
+    return found if found is not None and found.until > now else None

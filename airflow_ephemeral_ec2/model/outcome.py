@@ -75,6 +75,11 @@ class Observation:
     availability_zone: str = ""
     capacity_type: str = "on-demand"
     arn: str = ""
+    subnet: str = ""
+    """Empty where EC2 no longer says: a terminated instance has lost its network."""
+    client_token: str = ""
+    launched_at: float | None = None
+    """Seconds since 1970, as EC2 says."""
 
     @property
     def is_dead(self) -> bool:
@@ -88,6 +93,8 @@ class StartLock:
 
     instance_id: str | None
     revoked: str | None
+    is_foreign: bool = False
+    """The object is there and is not what an agent or this package writes."""
 
 
 KILL_STOPPED = "stopped"
@@ -204,6 +211,8 @@ def _judge_kill(kill: Kill) -> Verdict:
         case "stuck_pending":
             reason = "EC2 left the machine pending for more than 10 minutes"
             return Verdict(Outcome.INFRA_FAILED, reason, Budget.INFRA)
+        case "tampered":
+            return Verdict(Outcome.TAMPERED, kill.by)
         case "impaired":
             reason = "the host was impaired for more than 10 minutes; the machine left no report"
             return Verdict(Outcome.LOST_STATUS, reason)
@@ -227,6 +236,8 @@ def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill 
     if lock is None:
         reason = f"the machine ended before it took the start lock ({code or 'no reason given'})"
         return Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA)
+    if lock.is_foreign:
+        return Verdict(Outcome.TAMPERED, "the start lock is not what an agent writes")
     if lock.revoked is not None:
         return Verdict(Outcome.KILLED, lock.revoked)
     reason = f"the machine ended without a report ({code or 'no reason given'})"

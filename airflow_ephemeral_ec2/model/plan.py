@@ -58,6 +58,8 @@ class LaunchRecord(Spec):
     business_date: str
     may_retry: bool
     """Whether Airflow would try the task again; a launch that nobody awaits is not retried."""
+    is_awaited: bool = True
+    """False when the task does not wait for the end (``wait_for_completion=False``)."""
     spec: JobSpec
     table_version: str
     image_id: str
@@ -92,6 +94,12 @@ class LaunchRecord(Spec):
             lines.append(f"code: sha256 {self.code_sha256[:12]}...")
         return lines
 
+    def offering(self, placement_index: int) -> str:
+        """Name what EC2 has capacity for or not, the same for all jobs."""
+        spec, placement = self.spec, self.placements[placement_index]
+        kind = f"{placement.instance_type}/{placement.subnet}/{placement.capacity_type}"
+        return f"{spec.aws_conn_id}/{spec.region}/{kind}"
+
     @property
     def vcpus(self) -> int:
         """The most that any placement takes: what admission reserves."""
@@ -121,6 +129,7 @@ class LaunchFacts:
     array_index: int = 0
     supersedes: int | None = None
     may_retry: bool = False
+    is_awaited: bool = True
 
 
 def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
@@ -148,6 +157,7 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         array_index=facts.array_index,
         business_date=facts.business_date,
         may_retry=facts.may_retry,
+        is_awaited=facts.is_awaited,
         spec=spec,
         table_version=facts.table_version,
         image_id=facts.image_id,
@@ -253,6 +263,7 @@ def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
         business_date=record.business_date,
         priority=spec.priority,
         vcpus=record.vcpus,
+        is_awaited=record.is_awaited,
         capacity_type=spec.capacity_type,
         depends_on=spec.depends_on,
         max_runtime=spec.max_runtime,

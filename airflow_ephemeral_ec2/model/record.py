@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from airflow_ephemeral_ec2.model.admission import QueueEntry
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
@@ -136,6 +137,25 @@ def conclude(
         log_dropped_bytes=(found.get("log") or {}).get("dropped_bytes", 0),
         result=result,
         result_error=result_error,
+    )
+
+
+def conclude_tampered(entry: QueueEntry, reason: str, now: float) -> OutcomeRecord:
+    """Write the outcome of an attempt whose launch record cannot be read."""
+    return OutcomeRecord(
+        title=entry.title,
+        payer=entry.payer,
+        job=entry.job,
+        business_date=entry.business_date,
+        jobkey=entry.jobkey,
+        attempt=entry.attempt,
+        epoch="",
+        array_index=0,
+        outcome=Outcome.TAMPERED,
+        reason=reason,
+        budget=Budget.NONE,
+        asked="",
+        times=Times(requested=entry.requested_at, detected=now),
     )
 
 

@@ -166,6 +166,7 @@ class EphemeralEC2Operator(BaseOperator):
             business_date=find_business_date(self.business_date, context),
             array_index=int(self.array_index),
             may_retry=self.wait_for_completion and has_tries_left(context),
+            is_awaited=self.wait_for_completion,
         )
 
     def _announce(

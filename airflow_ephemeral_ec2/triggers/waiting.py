@@ -140,6 +140,9 @@ class ControllerTask:
         for line in story[waiter.told :]:
             waiter.inbox.put_nowait(line)
         waiter.told = len(story)
+        tampering = self._controller.tampering_with(waiter.name)
+        if tampering is not None:
+            waiter.inbox.put_nowait(tampering)
         ending = read_ending(self._controller, ended, waiter.name, until_launch=waiter.until_launch)
         if ending is not None and not waiter.is_served:
             waiter.is_served = True
@@ -195,8 +198,12 @@ def wait_in_this_thread(
         for line in story[told:]:
             tell(line)
         told = len(story)
+        tampering = controller.tampering_with(name)
         ending = read_ending(controller, ended, name, until_launch=until_launch)
-        if ending is not None:
+        if ending is not None or tampering is not None:
             controller.release()
+        if tampering is not None:
+            raise tampering
+        if ending is not None:
             return ending
         sleep(pause)

@@ -1,10 +1,9 @@
 """The one loop over a scripted fleet: the store is real, the machines are values."""
 
 import json
-from hashlib import sha256
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
@@ -13,134 +12,16 @@ from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.admission import Stage
-from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
-
-
-class ScriptedFleet:
-    """Machines that change state only when a test says so; answers launches from a script."""
-
-    def __init__(self):
-        self.machines: dict[str, Observation] = {}
-        self.tokens: dict[str, str] = {}
-        self.requests: list[dict] = []
-        self.refusals: list[Exception] = []
-        self.terminated: list[str] = []
-        self.forced: list[str] = []
-        self.impaired: set[str] = set()
-        self.console = ConsoleOutput("", float("inf"))
-
-    def run(self, request):
-        self.requests.append(request)
-        if self.refusals:
-            error = self.refusals.pop(0)
-            if error is not None:
-                raise error
-        token = request["ClientToken"]
-        if token not in self.tokens:
-            self.tokens[token] = f"i-{len(self.tokens)}"
-            self.set(self.tokens[token], "pending", request["InstanceType"])
-        return self.machines[self.tokens[token]]
-
-    def set(self, instance_id, state, instance_type="m7i.large", reason=""):
-        self.machines[instance_id] = Observation(
-            instance_id,
-            state,
-            reason,
-            instance_type,
-            "us-east-1a",
-            arn=f"arn:aws:ec2:us-east-1:1:instance/{instance_id}",
-        )
-
-    def observe(self, instance_ids, *, all_states):
-        found = [self.machines[i] for i in instance_ids if i in self.machines]
-        return [o for o in found if all_states or o.state not in ("pending", "running")]
-
-    def find_attempt(self, jobkey, attempt):
-        return list(self.machines.values())
-
-    def find_by_token(self, token):
-        return self.machines.get(self.tokens.get(token, ""))
-
-    def terminate(self, instance_ids, *, force=False):
-        self.terminated += list(instance_ids)
-        self.forced += list(instance_ids) if force else []
-
-    def find_impaired(self):
-        return frozenset(self.impaired)
-
-    def read_console(self, instance_id):
-        if isinstance(self.console, Exception):
-            raise self.console
-        return self.console
-
-
-def refusal(code, status=400):
-    return ClientError(
-        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},
-        "RunInstances",
-    )
-
-
-class Turnable:
-    """A clock that moves when told."""
-
-    def __init__(self):
-        self.at = 1_000.0
-
-    def now(self):
-        return self.at
-
-    def observe(self, header):
-        pass
-
-
-@pytest.fixture
-def fleet():
-    return ScriptedFleet()
-
-
-@pytest.fixture
-def clock(store):
-    store.clock = Turnable()
-    return store.clock
-
-
-@pytest.fixture
-def controller(store, fleet, clock):
-    return Controller(store, lambda _connection, _region: fleet)
-
-
-@pytest.fixture
-def submit(store, make_record):
-    def submit(jobkey="a" * 40, limit=96, **changes):
-        record = store.write_launch(make_record(jobkey=jobkey, **changes))
-        store.write_entry(plan_entry(record, limit))
-        return record
-
-    return submit
-
-
-def name_of(record):
-    return plan_entry(record, None).name
-
-
-def report(store, record, instance_id, exit_code=0, **fields):
-    arn = f"arn:aws:ec2:us-east-1:1:instance/{instance_id}"
-    body = {
-        "jobkey": record.jobkey,
-        "attempt": record.attempt,
-        "nonce": record.nonce,
-        "instance_id": instance_id,
-        "phase": "job",
-        "exit_code": exit_code,
-        "wall_seconds": 3.0,
-    } | fields
-    store.write_new(contract.report_key("test", arn), json.dumps(body).encode())
-
-
-def outcome_of(controller, record):
-    return controller.follow([name_of(record)]).get(name_of(record))
+from tests.unit.hooks.scripted import (
+    lock_for,
+    marker_of,
+    name_of,
+    outcome_of,
+    refusal,
+    report,
+)
 
 
 def test_a_job_is_admitted_launched_watched_and_concluded(controller, fleet, store, submit):
@@ -694,17 +575,6 @@ def test_a_machine_is_gone_only_when_old_and_missed_again_and_again(
         controller.tick()
 
     assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
-
-
-def marker_of(record, **fields):
-    facts = {"nonce": record.nonce, "phase": "job", "exit_code": 0, "error": None} | fields
-    text = json.dumps(facts)
-    return f"{contract.CONSOLE_MARKER} {text} {sha256(text.encode()).hexdigest()[:16]}\r\n"
-
-
-def lock_for(store, record, instance_id="i-0"):
-    key = contract.start_lock_key("test", record.jobkey, record.attempt, record.nonce)
-    assert store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
 
 
 def test_without_a_report_the_console_speaks_and_is_kept_beside_the_log(

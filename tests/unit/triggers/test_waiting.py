@@ -19,6 +19,7 @@ class ScriptedController:
         self.asked = []
         self.stories = {}
         self.machines = {}
+        self.tampered = {}
         self.released = 0
         self.has_work = False
 
@@ -34,6 +35,9 @@ class ScriptedController:
 
     def machine_of(self, name):
         return self.machines.get(name)
+
+    def tampering_with(self, name):
+        return self.tampered.get(name)
 
     def forget(self, name):
         self.stories.pop(name, None)

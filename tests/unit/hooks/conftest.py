@@ -1,0 +1,33 @@
+"""A controller over a scripted fleet: the store is real, the machines are values."""
+
+import pytest
+
+from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.model.plan import plan_entry
+from tests.unit.hooks.scripted import ScriptedFleet, Turnable
+
+
+@pytest.fixture
+def fleet():
+    return ScriptedFleet()
+
+
+@pytest.fixture
+def clock(store):
+    store.clock = Turnable()
+    return store.clock
+
+
+@pytest.fixture
+def controller(store, fleet, clock):
+    return Controller(store, lambda _connection, _region: fleet)
+
+
+@pytest.fixture
+def submit(store, make_record):
+    def submit(jobkey="a" * 40, limit=96, **changes):
+        record = store.write_launch(make_record(jobkey=jobkey, **changes))
+        store.write_entry(plan_entry(record, limit))
+        return record
+
+    return submit

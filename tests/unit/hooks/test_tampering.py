@@ -1,0 +1,232 @@
+"""Foreign and corrupt objects in the bucket: never a success, never a crash loop, nobody held up."""
+
+import json
+
+import pytest
+
+from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.exceptions import TamperedObjectError
+from airflow_ephemeral_ec2.hooks.attempts import is_being_ended
+from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.model.outcome import Outcome
+from tests.unit.hooks.scripted import lock_for, name_of, outcome_of, report
+
+BODIES = {
+    "empty": b"",
+    "truncated": b'{"version": 1, "jobkey": "aaaa',
+    "not json": b"\xff\x00<xml/>",
+    "another type": b'["version", 1]',
+    "another schema version": b'{"version": 99}',
+    "deep": b"[" * 100_000,
+    "null": b"null",
+}
+CORRUPT = pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+
+
+def put(store, key, body):
+    store.s3.put_object(Bucket=store.bucket, Key=key, Body=body)
+
+
+def keys_of(record):
+    where = ("test", record.jobkey, record.attempt)
+    return {
+        "launch": contract.launch_key(*where),
+        "lock": contract.start_lock_key(*where, record.nonce),
+        "outcome": contract.outcome_key(*where),
+        "entry": f"test/queue/{name_of(record)}.json",
+        "kill": f"test/queue/{name_of(record)}.kill.json",
+    }
+
+
+@CORRUPT
+def test_a_corrupt_launch_record_ends_its_attempt_as_tampered_and_no_other(
+    store, fleet, submit, clock, body
+):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["launch"], body)
+    controller = Controller(store, lambda *_: fleet)
+
+    ended = controller.follow([name_of(record), name_of(other)])
+
+    assert ended[name_of(record)].outcome is Outcome.TAMPERED
+    assert "launch.json" in ended[name_of(record)].reason
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        other.placements[0].client_token
+    ]
+    assert name_of(record) not in store.list_queue().entries
+
+
+def test_the_launch_record_of_another_attempt_is_not_launched(store, fleet, submit, clock):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["launch"], other.model_dump_json().encode())
+    controller = Controller(store, lambda *_: fleet)
+
+    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+    assert len(fleet.requests) == 1
+
+
+@CORRUPT
+def test_a_corrupt_queue_entry_is_made_again_from_the_launch_record(
+    store, fleet, submit, clock, body
+):
+    record = submit()
+    put(store, keys_of(record)["entry"], body)
+    controller = Controller(store, lambda *_: fleet)
+
+    controller.tick()
+
+    assert controller.machine_of(name_of(record)) == "i-0"
+
+
+@CORRUPT
+def test_an_attempt_of_which_nothing_can_be_read_fails_its_waiter(
+    store, fleet, submit, clock, body
+):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["entry"], body)
+    put(store, keys_of(record)["launch"], body)
+    controller = Controller(store, lambda *_: fleet)
+
+    for _ in range(3):
+        assert controller.follow([name_of(record)]) == {}
+
+    assert isinstance(controller.tampering_with(name_of(record)), TamperedObjectError)
+    assert controller.machine_of(name_of(other)) == "i-0"
+    assert len(fleet.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["zzz", "x-ay", "a" * 40])
+def test_a_foreign_object_in_the_queue_is_passed_over(store, fleet, submit, clock, name):
+    record = submit()
+    put(store, f"test/queue/{name}.json", b"{}")
+    controller = Controller(store, lambda *_: fleet)
+
+    controller.tick()
+
+    assert controller.machine_of(name_of(record)) == "i-0"
+
+
+@CORRUPT
+@pytest.mark.parametrize("with_report", [True, False])
+def test_a_corrupt_start_lock_is_never_a_success_of_its_own(
+    controller, fleet, store, submit, body, with_report
+):
+    record = submit()
+    controller.tick()
+    put(store, keys_of(record)["lock"], body)
+    if with_report:
+        report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    found = outcome_of(controller, record)
+
+    assert found.outcome is (Outcome.SUCCEEDED if with_report else Outcome.TAMPERED)
+    assert is_being_ended(store, record.jobkey, record.attempt) is False
+
+
+def test_a_start_lock_with_another_nonce_is_foreign(controller, fleet, store, submit):
+    record = submit()
+    controller.tick()
+    body = {"instance_id": "i-0", "nonce": "0" * 32}
+    put(store, keys_of(record)["lock"], json.dumps(body).encode())
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+
+
+@CORRUPT
+def test_R22_a_corrupt_report_is_tampered(controller, fleet, store, submit, body):
+    """Somebody else writes the report: rubbish of every kind."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    arn = fleet.machines["i-0"].arn
+    put(store, contract.report_key("test", arn), body)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+
+
+def test_R22_a_report_with_another_nonce_is_tampered(controller, fleet, store, submit):
+    """Somebody else writes a success with a nonce of their own."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    report(store, record, "i-0", nonce="0" * 32)
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    found = outcome_of(controller, record)
+
+    assert (found.outcome, found.budget) == ("tampered", "none")
+
+
+@CORRUPT
+def test_a_corrupt_kill_request_still_ends_the_attempt(controller, fleet, store, submit, body):
+    record = submit()
+    put(store, keys_of(record)["kill"], body)
+
+    found = outcome_of(controller, record)
+
+    assert found.outcome is Outcome.KILLED
+    assert fleet.requests == []
+
+
+@CORRUPT
+def test_a_corrupt_outcome_is_reported_and_launches_nothing(store, fleet, submit, clock, body):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["outcome"], body)
+    controller = Controller(store, lambda *_: fleet)
+
+    controller.tick()
+
+    assert isinstance(controller.tampering_with(name_of(record)), TamperedObjectError)
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        other.placements[0].client_token
+    ]
+    with pytest.raises(TamperedObjectError, match=r"outcome\.json"):
+        store.last_attempt(record.jobkey)
+
+
+@CORRUPT
+def test_a_corrupt_environment_secret_is_named(store, body):
+    store.s3.put_object(Bucket=store.bucket, Key="test/environment.json", Body=body)
+
+    with pytest.raises(TamperedObjectError, match=r"environment\.json"):
+        store.read_secret()
+
+
+@CORRUPT
+def test_a_lost_queue_state_is_rebuilt_from_the_queue_and_from_ec2(
+    controller, fleet, store, submit, clock, body
+):
+    running = submit("a" * 40, limit=3)
+    controller.tick()
+    waiting = submit("b" * 40, limit=3)
+    clock.at += 61
+    put(store, "test/queue-state.json", body)
+    heir = Controller(store, lambda *_: fleet)
+    fleet.shown = {"i-0": name_of(running)}
+
+    heir.tick()
+
+    assert heir.machine_of(name_of(running)) == "i-0"
+    assert heir.machine_of(name_of(waiting)) is None
+    assert len(fleet.requests) == 1
+    assert store.read_state()[0].entries[name_of(running)].stage == "launched"
+
+
+def test_nobody_is_admitted_while_a_lost_state_cannot_be_rebuilt(
+    controller, fleet, store, submit, clock
+):
+    submit("a" * 40)
+    put(store, "test/queue-state.json", b"{")
+    fleet.is_blind = True
+
+    for _ in range(3):
+        with pytest.raises(Exception, match="blind"):
+            controller.tick()
+    assert fleet.requests == []
+    fleet.is_blind = False
+    controller.tick()
+
+    assert len(fleet.requests) == 1
