@@ -14,6 +14,7 @@ from airflow_ephemeral_ec2.config_table.cells import (
     PayerSource,
     TableSource,
 )
+from airflow_ephemeral_ec2.config_table.launch_shape import refuse_loosening
 from airflow_ephemeral_ec2.config_table.messages import quote, unknown_word
 from airflow_ephemeral_ec2.config_table.yaml_source import read_companion
 from airflow_ephemeral_ec2.exceptions import Problem, nearest
@@ -171,7 +172,7 @@ def _explain_column(name: str) -> str:
         return "a column without a name"
     if setting in MAP_SETTINGS:
         return f"write one column per name, like {setting}.NAME"
-    return unknown_word(name, (*_KEYS, *SETTINGS), "column")
+    return refuse_loosening(name) or unknown_word(name, (*_KEYS, *SETTINGS), "column")
 
 
 def _make_cell(name: str, value: str, path: str, line: int) -> Cell:

@@ -14,6 +14,7 @@ from airflow_ephemeral_ec2.config_table.cells import (
     PayerSource,
     TableSource,
 )
+from airflow_ephemeral_ec2.config_table.launch_shape import refuse_loosening
 from airflow_ephemeral_ec2.config_table.messages import describe, quote, unknown_word
 from airflow_ephemeral_ec2.exceptions import Problem, nearest
 
@@ -207,7 +208,7 @@ class _Reader:
             return "a setting of the payer's DAG; write it at the payer or in defaults"
         if not column and name in SETTINGS and nearest(name, list(known)) is None:
             return "not here; write it in defaults, in a job or in a payer"
-        return unknown_word(name, tuple(known), "key")
+        return refuse_loosening(name) or unknown_word(name, tuple(known), "key")
 
     def cell(self, node: Node, column: str) -> Cell:
         if isinstance(node, SequenceNode):
