@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_ephemeral_ec2.model.spec import JobSpec
+    from airflow_ephemeral_ec2.notifications.alerts import Alerts
 
 RETRY_DELAY = timedelta(seconds=30)
 START_DATE = datetime(2024, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - the form that DAG files know
@@ -30,6 +31,7 @@ def payer_dags(
     dag_id: str = "payer_{payer}",
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
+    alerts: Alerts | None = None,
     **dag_arguments: Any,  # noqa: ANN401 - DAG's own
 ) -> dict[str, DAG]:
     """
@@ -42,19 +44,19 @@ def payer_dags(
     :param dag_id: pattern of the DAG ids
     :param deferrable: wait in the triggerer
     :param default_args: as for ``DAG``
+    :param alerts: who is told of failures and missing capacity
     :param dag_arguments: further arguments of each ``DAG``
     :raises TableError: names every error of the table; Airflow shows it as the import error
     """
     loaded = load_table(table)
     arguments = {"start_date": START_DATE, "catchup": False, "max_active_runs": 4} | dag_arguments
+    task_arguments = (alerts.arguments() if alerts else {}) | dict(default_args or {})
     dags = {}
     for payer in loaded.payers:
         jobs = loaded.jobs(payer)
         if jobs:
             name = dag_id.format(payer=payer)
-            dags[name] = _payer_dag(
-                loaded, payer, name, deferrable, dict(default_args or {}), arguments
-            )
+            dags[name] = _payer_dag(loaded, payer, name, deferrable, task_arguments, arguments)
     return dags
 
 

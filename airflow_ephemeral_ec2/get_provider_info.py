@@ -6,7 +6,7 @@ _PACKAGE = "airflow_ephemeral_ec2"
 _NAME = "Ephemeral EC2"
 _MODULES = {
     "hooks": ["ec2"],
-    "operators": ["ec2"],
+    "operators": ["ec2", "reap"],
     "sensors": ["ec2"],
     "triggers": ["ec2", "job"],
 }
@@ -53,30 +53,42 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "ephemeral_ec2": {
                 "description": "Disposable EC2 instances (docs/operating.md).",
-                "options": {
-                    "environment": _option(
-                        "Names this Airflow among all that share the bucket or the AWS account.",
-                        "string",
-                        "prod",
-                        None,
-                    ),
-                    "bucket": _option(
-                        "Bucket that holds launch records, queue, reports, outcomes and logs.",
-                        "string",
-                        "my-company-ephemeral-ec2",
-                        None,
-                    ),
-                    "region": _option("AWS region of the bucket.", "string", "us-east-1", None),
-                    "aws_conn_id": _option(
-                        "Airflow connection that reads and writes the bucket.",
-                        "string",
-                        None,
-                        "aws_default",
-                    ),
-                    "poll_interval": _option(
-                        "Seconds between two looks at EC2, 0.2 to 60.", "float", None, "4"
-                    ),
-                },
+                "options": _options(),
             }
         },
+    }
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "environment": _option(
+            "Names this Airflow among all that share the bucket or the AWS account.",
+            "string",
+            "prod",
+            None,
+        ),
+        "bucket": _option(
+            "Bucket that holds launch records, queue, reports, outcomes and logs.",
+            "string",
+            "my-company-ephemeral-ec2",
+            None,
+        ),
+        "region": _option("AWS region of the bucket.", "string", "us-east-1", None),
+        "aws_conn_id": _option(
+            "Airflow connection that reads and writes the bucket.",
+            "string",
+            None,
+            "aws_default",
+        ),
+        "poll_interval": _option(
+            "Seconds between two looks at EC2, 0.2 to 60.", "float", None, "4"
+        ),
+        "scheduler_role_arn": _option(
+            "Role of EventBridge Scheduler that ends machines at their limit; "
+            "empty: no schedules are made.",
+            "string",
+            "arn:aws:iam::123456789012:role/ephemeral-ec2-ttl",
+            None,
+        ),
+        "scheduler_group": _option("Schedule group of these schedules.", "string", None, "default"),
     }

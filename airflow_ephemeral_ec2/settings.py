@@ -8,6 +8,7 @@ from airflow_ephemeral_ec2.exceptions import SettingsError
 
 SECTION = "ephemeral_ec2"
 _ENVIRONMENT = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}$")
+_ROLE_ARN = re.compile(r"^arn:[a-z-]+:iam::[0-9]{12}:role/[!-~]+$")
 DEFAULT_POLL_SECONDS = 4.0
 
 
@@ -25,6 +26,9 @@ class Settings:
     """Connection that reads and writes the bucket."""
     poll_seconds: float
     """Seconds between two looks at EC2."""
+    scheduler_role_arn: str = ""
+    """Role of EventBridge Scheduler that ends machines at their limit; empty: no schedules."""
+    scheduler_group: str = "default"
 
 
 def read_settings(get: Callable[[str], str | None]) -> Settings:
@@ -50,6 +54,11 @@ def read_settings(get: Callable[[str], str | None]) -> Settings:
         poll = 0.0
     if not 0.2 <= poll <= 60:
         problems.append(f"poll_interval {poll_text!r}: seconds from 0.2 to 60")
+    role = get("scheduler_role_arn") or ""
+    if role and not _ROLE_ARN.match(role):
+        problems.append(
+            f"scheduler_role_arn {role!r}: write it like arn:aws:iam::123456789012:role/NAME"
+        )
     if problems:
         raise SettingsError(tuple(problems))
     return Settings(
@@ -58,6 +67,8 @@ def read_settings(get: Callable[[str], str | None]) -> Settings:
         region=values["region"],
         aws_conn_id=get("aws_conn_id") or "aws_default",
         poll_seconds=poll,
+        scheduler_role_arn=role,
+        scheduler_group=get("scheduler_group") or "default",
     )
 
 

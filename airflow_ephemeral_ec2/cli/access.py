@@ -27,12 +27,12 @@ class Access:
     def __init__(self, settings: Settings, make_clients: Callable[[str, str], Clients]) -> None:
         """Take a way to clients by Airflow connection and region."""
         self.settings = settings
-        self._make_clients = functools.lru_cache(maxsize=None)(make_clients)
-        clients = self._make_clients(settings.aws_conn_id, settings.region)
+        self.clients_for = functools.lru_cache(maxsize=None)(make_clients)
+        clients = self.clients_for(settings.aws_conn_id, settings.region)
         self.store = JobStore(clients.s3, settings.bucket, settings.environment)
 
     def fleet_for(self, aws_conn_id: str, region: str) -> Fleet:
-        clients = self._make_clients(aws_conn_id, region)
+        clients = self.clients_for(aws_conn_id, region)
         return Fleet(clients, self.settings.environment, region)
 
 

@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_push(commands)
     _add_run(commands)
+    _add_reap(commands)
     _add_local(commands)
     return parser
 
@@ -143,6 +144,25 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
     add("--data-bucket", metavar="NAME", help="bucket of both (default: the row's env.DATA_BUCKET)")
     add("--keep", action="store_true", help="leave the local EC2 running until Ctrl-C")
     add("--home", type=Path, metavar="DIR", help="folder for its files (default: a temporary one)")
+
+
+def _add_reap(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "reap",
+        help="end machines, volumes and interfaces that nobody needs any more",
+        description="Ends what carries this environment's tag and outlived its limits or its "
+        "attempt. Nothing is ended that was not suspected by an earlier pass: of this call, or of "
+        "the last one, which the bucket remembers. Works without a readable bucket, by age alone.",
+    )
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="say what would be ended, and end nothing")
+    add("--look-in", action="append", metavar="REGION",
+        help="region to look at, may be repeated (default: the bucket's)")  # fmt: skip
+    add("--passes", type=int, default=1, metavar="N", help="passes of this call (default: 1)")
+    add("--interval", type=float, default=300.0, metavar="SECONDS",
+        help="between two passes (default: 300)")  # fmt: skip
+    _add_json(parser)
+    _add_place(parser)
 
 
 def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:

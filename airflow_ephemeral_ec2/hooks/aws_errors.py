@@ -108,6 +108,7 @@ _CODES = {
 }
 _ANSWERS = {code: answer for answer, codes in _CODES.items() for code in codes}
 
+_CONFLICTS = {"ConditionalRequestConflict", "OperationAborted"}
 _NO_CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -184,6 +185,8 @@ def _named(action: str, bucket: str, error: ClientError) -> AwsError:
             f"AWS says {code}: {error_message(error)}",
             f"Grant {error.operation_name} to the connection's role (docs/operating.md#iam).",
         )
-    if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED) or status >= 500:
+    # 409: two conditional writes met, and nobody has won yet (S3: ConditionalRequestConflict).
+    unknown = (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED)
+    if answer in unknown or status >= 500 or code in _CONFLICTS:
         return AwsUnavailableError(action, f"AWS says {code}: {error_message(error)}")
     return RequestRefusedError(action, f"AWS says {code}: {error_message(error)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Spec)
+
+MAX_DOCUMENT_BYTES = 16 << 20
+"""Nothing that we write as JSON is nearly as large; what is larger is somebody else's."""
+CHECKSUM: Final = "SHA256"
+"""Asked for by name: buckets with Object Lock refuse a write without one, and boto3 leaves it out
+before 1.36 and where ``request_checksum_calculation`` says so (S3 user guide, "Object Lock")."""
 
 
 class Bucket:
@@ -39,7 +47,13 @@ class Bucket:
         found = self.read_tagged(key)
         return None if found is None else found[0]
 
-    def read_tagged(self, key: str) -> tuple[bytes, str] | None:
+    def read_document(self, key: str) -> bytes | None:
+        """Read an object that others may have written; one too large to be ours reads as empty."""
+        found = self.read_tagged(key, MAX_DOCUMENT_BYTES)
+        return None if found is None else found[0]
+
+    def read_tagged(self, key: str, limit_bytes: int | None = None) -> tuple[bytes, str] | None:
+        """Read an object and its ETag; the body of one over the limit is left where it is."""
         with aws_call(f"read s3://{self.bucket}/{key}", bucket=self.bucket):
             try:
                 answer = self.s3.get_object(Bucket=self.bucket, Key=key)
@@ -48,6 +62,10 @@ class Bucket:
                     return None
                 raise
             self.observe(answer)
+            if limit_bytes is not None and answer["ContentLength"] > limit_bytes:
+                log.error("s3://%s/%s: %d bytes", self.bucket, key, answer["ContentLength"])
+                answer["Body"].close()
+                return b"", answer["ETag"]
             return answer["Body"].read(), answer["ETag"]
 
     def exists(self, key: str) -> bool:
@@ -71,6 +89,7 @@ class Bucket:
                         Body=body,
                         IfNoneMatch="*",
                         ContentType=content_type,
+                        ChecksumAlgorithm=CHECKSUM,
                     )
                 except ClientError as error:
                     if http_status(error) == 412:
@@ -95,7 +114,7 @@ class Bucket:
         self.clock.observe(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     def read_model(self, key: str, model: type[_Model]) -> _Model | None:
-        body = self.read(key)
+        body = self.read_document(key)
         if body is None:
             return None
         try:

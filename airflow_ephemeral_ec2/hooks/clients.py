@@ -60,6 +60,10 @@ class Clients:
         return cast("S3Client", self._make("s3", READ_CONFIG))
 
     @cached_property
+    def scheduler(self) -> Any:  # noqa: ANN401 - has no stubs here
+        return self._make("scheduler", READ_CONFIG)
+
+    @cached_property
     def ssm(self) -> Any:  # noqa: ANN401 - has no stubs here
         return self._make("ssm", READ_CONFIG)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.hooks.launching import Launching
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.watching import Watching
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.exceptions import TamperedObjectError
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
 log = logging.getLogger(__name__)
@@ -35,19 +37,23 @@ class Controller:
         store: JobStore,
         fleet_for: Callable[[str, str], Fleet],
         renew: Callable[[], None] = lambda: None,
+        backstop: Backstop | None = None,
     ) -> None:
         """
         Take the bucket, and a way to a fleet by Airflow connection and region.
 
         :param renew: makes ``fleet_for`` use fresh clients, when credentials have expired
+        :param backstop: ends a machine from outside, should every controller be dead
         """
         self.store = store
         self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store)
-        self._watching = Watching(store, self._ledger, self._open, fleet_for)
-        give_up = self._watching.give_up
-        self._launching = Launching(store, self._ledger, self._open, fleet_for, give_up, renew)
+        backstop = backstop or NoBackstop()
+        self._watching = Watching(store, self._ledger, self._open, fleet_for, backstop)
+        self._launching = Launching(
+            store, self._ledger, self._open, fleet_for, self._watching.give_up, renew, backstop
+        )
 
     # -- what waiters ask ------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import LifetimeSchedule
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -106,4 +107,6 @@ def open_fleet(settings: Settings, aws_conn_id: str, region: str) -> Fleet:
 def open_controller(settings: Settings) -> Controller:
     """Make a controller for this process."""
     fleet_for = functools.partial(open_fleet, settings)
-    return Controller(open_store(settings), fleet_for, renew=_connect.cache_clear)
+    role, group = settings.scheduler_role_arn, settings.scheduler_group
+    backstop = LifetimeSchedule(role, group) if role else None
+    return Controller(open_store(settings), fleet_for, _connect.cache_clear, backstop)

@@ -40,7 +40,7 @@ class Fleet:
     """The machines of one environment in one region."""
 
     def __init__(self, clients: Clients, environment: str, region: str) -> None:
-        self._clients = clients
+        self.clients = clients
         self._environment = environment
         self._region = region
 
@@ -52,7 +52,7 @@ class Fleet:
         :raises UnreadableAnswerError: the answer shows no instance; nobody knows if there is one
         """
         try:
-            answer = self._clients.launch.run_instances(**request)  # type: ignore[arg-type]  # rendered as a plain mapping
+            answer = self.clients.launch.run_instances(**request)  # type: ignore[arg-type]  # rendered as a plain mapping
         except ResponseParserError as error:
             raise UnreadableAnswerError("RunInstances: the answer cannot be parsed") from error
         found = [item for item in answer.get("Instances", ()) if item.get("InstanceId")]
@@ -110,7 +110,7 @@ class Fleet:
     def _describe_raw(self, filters: list[dict[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
         found: list[tuple[Mapping[str, Any], str]] = []
         with aws_call("ec2:DescribeInstances"):
-            pages = self._clients.ec2.get_paginator("describe_instances")
+            pages = self.clients.ec2.get_paginator("describe_instances")
             for page in pages.paginate(
                 Filters=filters,  # type: ignore[arg-type]  # plain mappings
                 PaginationConfig={"PageSize": 1000},
@@ -144,7 +144,7 @@ class Fleet:
         impaired = {"Name": "system-status.status", "Values": ["impaired"]}
         found = set()
         with aws_call("ec2:DescribeInstanceStatus"):
-            pages = self._clients.ec2.get_paginator("describe_instance_status")
+            pages = self.clients.ec2.get_paginator("describe_instance_status")
             for page in pages.paginate(Filters=[impaired]):  # type: ignore[list-item]  # plain mapping
                 found |= {status["InstanceId"] for status in page["InstanceStatuses"]}
         return frozenset(found)
@@ -157,7 +157,7 @@ class Fleet:
         """
         with aws_call("ec2:GetConsoleOutput"):
             try:
-                answer = self._clients.ec2.get_console_output(InstanceId=instance_id)
+                answer = self.clients.ec2.get_console_output(InstanceId=instance_id)
             except ClientError as error:
                 if error_code(error) == "InvalidInstanceID.NotFound":
                     return ConsoleOutput("", None)
@@ -175,7 +175,7 @@ class Fleet:
         for instance_id in instance_ids:
             with aws_call("ec2:TerminateInstances"):
                 try:
-                    self._clients.ec2.terminate_instances(InstanceIds=[instance_id], **how)
+                    self.clients.ec2.terminate_instances(InstanceIds=[instance_id], **how)
                 except ClientError as error:
                     if error_code(error) == "OperationNotPermitted":
                         raise RequestRefusedError(
@@ -195,7 +195,7 @@ class Fleet:
         name = ami.removeprefix("ssm:")
         with aws_call(f"read SSM parameter {name} for ami"):
             try:
-                answer = self._clients.ssm.get_parameter(Name=name)
+                answer = self.clients.ssm.get_parameter(Name=name)
             except ClientError as error:
                 if error_code(error) == "ParameterNotFound":
                     msg = f"ami: no such SSM parameter: {name} in {self._region}. Correct the row."
@@ -212,7 +212,7 @@ class Fleet:
         images: list[Any] = []
         with aws_call("ec2:DescribeImages"):
             try:
-                images += self._clients.ec2.describe_images(ImageIds=[image_id])["Images"]
+                images += self.clients.ec2.describe_images(ImageIds=[image_id])["Images"]
             except ClientError as error:
                 if not error_code(error).startswith("InvalidAMIID"):
                     raise
@@ -232,7 +232,7 @@ class Fleet:
         found = {}
         with aws_call("ec2:DescribeInstanceTypes"):
             try:
-                types = self._clients.ec2.describe_instance_types(InstanceTypes=list(names))  # type: ignore[arg-type]  # any name the user wrote
+                types = self.clients.ec2.describe_instance_types(InstanceTypes=list(names))  # type: ignore[arg-type]  # any name the user wrote
             except ClientError as error:
                 if error_code(error).startswith("InvalidInstanceType"):
                     msg = f"instance_types: not in {self._region}: {error}. Correct the row."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,10 @@ from pydantic import ValidationError
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AwsError, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, http_status
-from airflow_ephemeral_ec2.hooks.bucket import Bucket
+from airflow_ephemeral_ec2.hooks.bucket import CHECKSUM, MAX_DOCUMENT_BYTES, Bucket
 from airflow_ephemeral_ec2.model.admission import QueueEntry, QueueState
 from airflow_ephemeral_ec2.model.identity import PastAttempt, entry_name
-from airflow_ephemeral_ec2.model.outcome import Kill, StartLock
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome, StartLock
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
 from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+log = logging.getLogger(__name__)
 _KILL_SUFFIX = ".kill"
+_DATED = re.compile(r"([0-9A-Za-z-]+)(?:\.([0-9]{1,9})of([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class JobStore(Bucket):
     def read_secret(self) -> bytes:
         """Return the key that hashes job keys; the first caller of an environment makes it."""
         key = f"{self.environment}/environment.json"
-        body = self.read(key)
+        body = self.read_document(key)
         if body is None:
             body = json.dumps({"version": 1, "jobkey_secret": secrets.token_hex(32)}).encode()
             if not self.write_new(key, body):
-                body = self.read(key) or b"{}"
+                body = self.read_document(key) or b"{}"
         try:
             return bytes.fromhex(json.loads(body)["jobkey_secret"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -80,19 +84,22 @@ class JobStore(Bucket):
         """Find the latest attempt of a job: one listing and at most two reads."""
         prefix = f"{self.environment}/jobs/{jobkey}/a"
         keys = set(self.list_keys(prefix))
-        numbers = [
-            int(key.removeprefix(prefix).split("/")[0])
-            for key in keys
-            if key.endswith("/launch.json")
-        ]
+        names = [key.removeprefix(prefix).split("/") for key in keys]
+        numbers = [int(n) for n, *rest in names if n.isdecimal() and rest == ["launch.json"]]
         if not numbers:
             return None
         last = max(numbers)
-        launch = self.read_launch(jobkey, last)
         outcome = None
         if contract.outcome_key(self.environment, jobkey, last) in keys:
             outcome = self.read_outcome(jobkey, last)
-        return PastAttempt(last, launch.epoch, None if outcome is None else outcome.outcome)
+        try:
+            epoch = self.read_launch(jobkey, last).epoch
+        except TamperedObjectError:
+            # Ended because of that; who has cleared the task since wants the next attempt.
+            if outcome is None or outcome.outcome is not Outcome.TAMPERED:
+                raise
+            epoch = ""
+        return PastAttempt(last, epoch, None if outcome is None else outcome.outcome)
 
     def write_launch(self, record: LaunchRecord) -> LaunchRecord:
         """Freeze a launch record and return the winning one: ours, or who was first."""
@@ -114,10 +121,12 @@ class JobStore(Bucket):
     def write_outcome(self, record: OutcomeRecord) -> OutcomeRecord:
         """Record the outcome and return the winning one."""
         key = contract.outcome_key(self.environment, record.jobkey, record.attempt)
-        if self.write_new(key, record.model_dump_json().encode()):
-            self._write_history(record)
-            return record
-        return self.read_outcome(record.jobkey, record.attempt) or record
+        winner = record
+        if not self.write_new(key, record.model_dump_json().encode()):
+            winner = self.read_outcome(record.jobkey, record.attempt) or record
+        # Again also by those who were second: the first may have died between the two writes.
+        self._write_history(winner)
+        return winner
 
     def _write_history(self, record: OutcomeRecord) -> None:
         day = record.business_date
@@ -147,13 +156,13 @@ class JobStore(Bucket):
         for key in list(self.list_keys(prefix + "refused-")):
             number = key.rpartition("-")[2].removesuffix(".json")
             if number.isdigit():
-                found[int(number)] = str(_read_json(self.read(key)).get("code", "unknown"))
+                found[int(number)] = str(_read_json(self.read_document(key)).get("code", "unknown"))
         return found
 
     # -- start lock and report -------------------------------------------------------------
 
     def read_start_lock(self, record: LaunchRecord) -> StartLock | None:
-        body = self.read(self._lock_key(record))
+        body = self.read_document(self._lock_key(record))
         if body is None:
             return None
         found = _read_json(body)
@@ -177,7 +186,7 @@ class JobStore(Bucket):
         )
 
     def read_report(self, instance_arn: str) -> bytes | None:
-        return self.read(contract.report_key(self.environment, instance_arn))
+        return self.read_document(contract.report_key(self.environment, instance_arn))
 
     def write_console(self, instance_arn: str, text: str) -> None:
         """Keep a machine's console output beside its log."""
@@ -228,7 +237,7 @@ class JobStore(Bucket):
         self.write_new(self._entry_key(name + _KILL_SUFFIX), json.dumps(body).encode())
 
     def read_kill(self, name: str) -> Kill | None:
-        body = self.read(self._entry_key(name + _KILL_SUFFIX))
+        body = self.read_document(self._entry_key(name + _KILL_SUFFIX))
         if body is None:
             return None
         found = _read_json(body)
@@ -245,7 +254,7 @@ class JobStore(Bucket):
 
         One that cannot be read is an empty one that must be rebuilt from entries and EC2.
         """
-        found = self.read_tagged(self._state_key)
+        found = self.read_tagged(self._state_key, MAX_DOCUMENT_BYTES)
         if found is None:
             return QueueState(), None
         try:
@@ -268,6 +277,7 @@ class JobStore(Bucket):
                     Bucket=self.bucket,
                     Key=self._state_key,
                     Body=body,
+                    ChecksumAlgorithm=CHECKSUM,
                     **condition,  # type: ignore[arg-type]  # one of two optional arguments
                 )
         except AwsError as error:
@@ -305,8 +315,11 @@ class JobStore(Bucket):
         prefix = self._date_prefix(payer, job, business_date)
         found = []
         for key in self.list_keys(prefix):
-            jobkey, _, part = key.removeprefix(prefix).partition(".")
-            index, _, size = part.partition("of")
+            match = _DATED.fullmatch(key.removeprefix(prefix))
+            if match is None:
+                log.warning("s3://%s/%s is not ours; passed over", self.bucket, key)
+                continue
+            jobkey, index, size = match.groups()
             found.append(DatedJob(jobkey, int(index or 0), int(size or 1)))
         return tuple(found)
 

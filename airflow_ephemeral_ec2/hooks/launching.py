@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, LaunchRate, Pending, Refused
 from airflow_ephemeral_ec2.model.admission import EntryState, Stage, admission_order
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.lifetimes import scheduled_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.hooks.open_attempts import Memory, OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
-    from airflow_ephemeral_ec2.model.outcome import Verdict
+    from airflow_ephemeral_ec2.model.outcome import Observation, Verdict
 
 
 class Launching:
@@ -35,9 +37,11 @@ class Launching:
         fleet_for: Callable[[str, str], Fleet],
         give_up: Callable[[str, Verdict], None],
         renew: Callable[[], None],
+        backstop: Backstop,
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
         self._fleet_for, self._give_up, self._renew = fleet_for, give_up, renew
+        self._backstop = backstop
         self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(
             lambda: LaunchRate(monotonic=store.clock.now)
         )
@@ -75,6 +79,7 @@ class Launching:
                     launched_at=now,
                     vcpus=record.placements[placement].vcpus,
                 )
+                self._arm(memory, placement, machine, fleet)
                 asked = format_duration(max(now - (state.admitted_at or now), 0))
                 memory.story.append(
                     f"admitted, launched {machine.instance_id} ({machine.instance_type} "
@@ -88,3 +93,12 @@ class Launching:
                 memory.tell_wait(why)
             case Refused(verdict):
                 self._give_up(name, verdict)
+
+    def _arm(self, memory: Memory, placement: int, machine: Observation, fleet: Fleet) -> None:
+        record = memory.record
+        launched_at = machine.launched_at or self._store.clock.now()
+        ends_at = scheduled_end(launched_at, record.spec.max_lifetime_seconds)
+        token = record.placements[placement].client_token
+        problem = self._backstop.arm(fleet.clients, token, machine.instance_id, ends_at)
+        if problem is not None:
+            memory.tell(problem)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 
@@ -71,9 +72,10 @@ class Watching:
         ledger: QueueLedger,
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
+        backstop: Backstop,
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
-        self._fleet_for = fleet_for
+        self._fleet_for, self._backstop = fleet_for, backstop
         self._full_sweep_at = 0.0
         self._impaired: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -272,5 +274,8 @@ class Watching:
         write_ending(
             self._store, record, verdict, times, observation, report, has_console=has_console
         )
+        if state.placement is not None and state.stage is Stage.LAUNCHED:
+            fleet = self._fleet_for(record.spec.aws_conn_id, record.spec.region)
+            self._backstop.disarm(fleet.clients, record.placements[state.placement].client_token)
         self._open.close(name)
         self._ledger.drop(name)

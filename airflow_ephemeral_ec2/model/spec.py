@@ -60,6 +60,8 @@ FORMS = {
 
 RESERVED_ENV_PREFIX = "EPHEMERAL_"
 RESERVED_TAG_PREFIXES = ("aws:", "ephemeral-ec2:")
+LONGEST_LIFETIME_SECONDS = 3 * 2_592_000 + 300
+"""Nothing that a row can say keeps a machine longer: three durations of at most 30 days."""
 OWN_TAGS = 7
 """Name, environment, jobkey, attempt, payer, job, max-lifetime-seconds (``model/plan.py``)."""
 MAX_TAGS = 50

@@ -34,6 +34,27 @@ def read_task_state(identity: TaskIdentity) -> str:
     return "removed"
 
 
+def list_task_states(dag_id: str, task_id: str) -> dict[tuple[str, int], str]:
+    """
+    Return (run id, map index) -> state of all instances of a task that Airflow knows.
+
+    Blocking; for a task on a worker. Mapped instances are named ``task_3`` by Airflow 3.
+    """
+    try:
+        from airflow.sdk.execution_time.task_runner import (  # noqa: PLC0415 - Airflow 3 only
+            RuntimeTaskInstance,
+        )
+    except ImportError:
+        return _list_from_database(dag_id, task_id)
+    runs = RuntimeTaskInstance.get_task_states(dag_id=dag_id, task_ids=[task_id])
+    found = {}
+    for run_id, by_task in runs.items():
+        for name, state in by_task.items():
+            index = name.removeprefix(task_id).removeprefix("_")
+            found[run_id, int(index) if index.isdigit() else -1] = _name(state)
+    return found
+
+
 def _name(state: object) -> str:
     """Write a state; a task that was cleared and not scheduled again has none."""
     return "none" if state is None else str(getattr(state, "value", state))
@@ -55,6 +76,16 @@ def _read_from_database(identity: TaskIdentity) -> str:
             .one_or_none()
         )
     return "removed" if found is None else _name(found[0])
+
+
+def _list_from_database(dag_id: str, task_id: str) -> dict[tuple[str, int], str]:
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415 - Airflow 2 only
+    from airflow.utils.session import create_session  # noqa: PLC0415
+
+    with create_session() as session:
+        columns = (TaskInstance.run_id, TaskInstance.map_index, TaskInstance.state)
+        rows = session.query(*columns).filter_by(dag_id=dag_id, task_id=task_id).all()
+    return {(run_id, map_index): _name(state) for run_id, map_index, state in rows}
 
 
 def is_abandoned(state: str | None) -> bool:

@@ -25,6 +25,7 @@ class ScriptedFleet:
         self.impaired: set[str] = set()
         self.shown: dict[str, str] = {}
         self.is_blind = False
+        self.clients = None
         self.console = ConsoleOutput("", float("inf"))
 
     def run(self, request):

@@ -1,0 +1,1 @@
+"""Alerts through any notifier of any Airflow provider."""

@@ -1,0 +1,188 @@
+"""EphemeralEC2ReapOperator: ends what nobody awaits, and tells who waits too long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
+from airflow_ephemeral_ec2.hooks.abandoned import find_abandoned
+from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
+from airflow_ephemeral_ec2.hooks.ec2 import connect, open_fleet, open_store
+from airflow_ephemeral_ec2.hooks.reaper import Reaper, ReapResult, describe_pass
+from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
+from airflow_ephemeral_ec2.hooks.reaper_store import ReaperStore
+from airflow_ephemeral_ec2.model.admission import Stage
+from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.outcome import Kill
+from airflow_ephemeral_ec2.model.retention import find_retention_problems
+from airflow_ephemeral_ec2.notifications.alerts import ORPHAN, WAITING, tell
+from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.triggers.task_state import list_task_states
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.providers.common.compat.sdk import BaseNotifier
+
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+
+
+class EphemeralEC2ReapOperator(BaseOperator):
+    """
+    One pass of the reaper; schedule it every few minutes.
+
+    Ends machines of this environment that outlived their limits or their attempts, volumes and
+    network interfaces that nothing uses, and attempts whose task is over in Airflow. Nothing is
+    ended that was not seen twice. Never depends on the queue, nor on a readable bucket.
+
+    :param regions: regions to look at; empty: the bucket's region
+    :param aws_conn_id: Airflow connection; empty: that of ``[ephemeral_ec2]``
+    :param dry_run: only say what would be ended
+    :param waiting_longer_than: tell of attempts that wait for their launch longer than this
+    :param on_waiting: notifiers for them, each told once per attempt
+    :param on_orphan: notifiers for orphans, each told once per orphan
+    """
+
+    template_fields: Sequence[str] = ("regions", "aws_conn_id")
+    ui_color = "#d9d9d9"
+
+    def __init__(
+        self,
+        *,
+        regions: Sequence[str] = (),
+        aws_conn_id: str | None = None,
+        dry_run: bool = False,
+        waiting_longer_than: timedelta | None = None,
+        on_waiting: Sequence[BaseNotifier] = (),
+        on_orphan: Sequence[BaseNotifier] = (),
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.regions = regions
+        self.aws_conn_id = aws_conn_id
+        self.only_look = dry_run
+        self.waiting_longer_than = waiting_longer_than
+        self.on_waiting = on_waiting
+        self.on_orphan = on_orphan
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's Context differs per version
+        """
+        Make one pass.
+
+        :raises EphemeralEC2Error: EC2 could not be asked in some region; the others were done
+        """
+        settings = settings_from_airflow()
+        store = open_store(settings)
+        results, failures = [], []
+        for region in self.regions or (settings.region,):
+            try:
+                results.append(self._reap(settings, store, region, context))
+            except AwsError as error:
+                failures.append(error)
+        abandoned = self._end_abandoned(settings, store)
+        self._check_retention(store)
+        try:
+            self._tell_of_long_waits(store, context)
+        except EphemeralEC2Error as error:
+            self.log.warning("cannot look for long waits: %s", error)
+        if failures:
+            raise failures[0]
+        ended = [one.resource_id for result in results for one in result.plan.orphans]
+        seen = sum(result.machines for result in results)
+        return {"machines": seen, "orphans": ended, "abandoned": abandoned}
+
+    def _reap(self, settings: Settings, store: JobStore, region: str, context: Any) -> ReapResult:  # noqa: ANN401
+        clients = connect(self.aws_conn_id or settings.aws_conn_id, region)
+        fleet = ReaperFleet(clients.ec2, settings.environment, region)
+        result = Reaper(fleet, store).make_pass(is_dry_run=self.only_look)
+        for line in describe_pass(result):
+            self.log.info(line)
+        for one in result.new_orphans:
+            payer, _, rest = one.label.partition("/")
+            payload = {
+                "event": ORPHAN,
+                "payer": payer,
+                "job": rest.partition(",")[0],
+                "business_date": None,
+                "attempt": rest.rpartition(" ")[2],
+                "outcome": None,
+                "reason": f"{one.resource_id} in {region}: {one.detail}",
+                "link": getattr(context["ti"], "log_url", None),
+            }
+            for notifier in self.on_orphan:
+                tell(notifier, payload, context)
+        return result
+
+    def _end_abandoned(self, settings: Settings, store: JobStore) -> list[str]:
+        """End attempts whose task was over on two passes; the first is remembered in the bucket."""
+        notes = ReaperStore(store, store.environment)
+        try:
+            found = find_abandoned(store, self._states_of)
+            known = notes.read_abandoned()
+            if not self.only_look:
+                notes.write_abandoned(tuple(sorted(found)))
+        except EphemeralEC2Error as error:
+            self.log.warning("cannot look for abandoned attempts: %s", error)
+            return []
+        ended = []
+        for name, state in found.items():
+            if name not in known or self.only_look:
+                self.log.info(
+                    "%s: its task is %s, and it is still open; looked at again", name, state
+                )
+                continue
+            jobkey, _, number = name.rpartition("-a")
+            spec = store.read_launch(jobkey, int(number)).spec
+            fleet = open_fleet(settings, spec.aws_conn_id, spec.region)
+            kill = Kill("cancelled", by=f"the reaper (task {state})")
+            if kill_attempt(store, fleet, jobkey, int(number), kill):
+                ended.append(name)
+                self.log.warning("%s: its task is %s; ended", name, state)
+        return ended
+
+    def _states_of(self, dag_id: str, task_id: str) -> dict[tuple[str, int], str] | None:
+        try:
+            return list_task_states(dag_id, task_id)
+        except Exception:
+            # Unknown is no reason to end anything.
+            self.log.exception("cannot ask Airflow for the tasks %s.%s", dag_id, task_id)
+            return None
+
+    def _check_retention(self, store: JobStore) -> None:
+        try:
+            rules = ReaperStore(store, store.environment).read_lifecycle()
+        except AwsError as error:
+            self.log.warning("cannot read the bucket's lifecycle rules: %s", error)
+            return
+        for problem in find_retention_problems(rules, store.environment):
+            self.log.error("retention: %s", problem)
+
+    def _tell_of_long_waits(self, store: JobStore, context: Any) -> None:  # noqa: ANN401
+        if self.waiting_longer_than is None:
+            return
+        notes = ReaperStore(store, store.environment)
+        now, states = store.clock.now(), store.read_state()[0].entries
+        for name in store.list_queue().entries:
+            state, entry = states.get(name), store.read_entry(name)
+            is_waiting = state is None or state.stage is not Stage.LAUNCHED
+            if entry is None or not is_waiting:
+                continue
+            waited = now - entry.requested_at
+            if waited > self.waiting_longer_than.total_seconds() and notes.tell_once(name):
+                reason = f"waits for {format_duration(waited)} to be launched"
+                self.log.warning("%s %s", entry.title, reason)
+                payload = {
+                    "event": WAITING,
+                    "payer": entry.payer,
+                    "job": entry.job,
+                    "business_date": entry.business_date,
+                    "attempt": entry.attempt,
+                    "outcome": None,
+                    "reason": reason,
+                    "link": getattr(context["ti"], "log_url", None),
+                }
+                for notifier in self.on_waiting:
+                    tell(notifier, payload, context)
