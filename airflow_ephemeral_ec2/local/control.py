@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from airflow_ephemeral_ec2.local.error_answers import Reply
 from airflow_ephemeral_ec2.local.faults import FaultBook, parse_fault
 from airflow_ephemeral_ec2.local.fleet import Fleet
+from airflow_ephemeral_ec2.local.harms import parse_harm
 from airflow_ephemeral_ec2.local.seeding import parse_seed, seed
 
 _KILL = re.compile(r"/local-ec2/instances/(i-[0-9a-f]+)/kill")
@@ -39,6 +40,8 @@ class Control:
             return self._instances()
         if path == "/local-ec2/faults":
             return self._fault(method, body)
+        if path == "/local-ec2/harms":
+            return self._harms(method, body)
         if (method, path) == ("POST", "/local-ec2/seed"):
             with self.fleet.lock:
                 seed(parse_seed(body), self.account)
@@ -58,12 +61,24 @@ class Control:
         return {"faults": self.faults.listed()}
 
     def _kill(self, instance_id: str, body: object) -> dict[str, object]:
-        wanted = body if isinstance(body, dict) else {}
-        how = str(wanted.get("how", "host"))
-        code, message = str(wanted.get("code", "")), str(wanted.get("message", ""))
+        wanted = dict(body) if isinstance(body, dict) else {}
+        wanted.setdefault("how", "host")
+        harm = parse_harm(wanted)
         with self.fleet.lock:
-            self.fleet.kill(instance_id, how, code, message)
-            return {"instance_id": instance_id, "how": how}
+            self.fleet.harm(instance_id, harm)
+        return {"instance_id": instance_id, "how": harm.how}
+
+    def _harms(self, method: str, body: object) -> dict[str, object] | None:
+        if method == "POST":
+            if not isinstance(body, dict):
+                msg = 'a harm is a JSON object with at least "how", like {"how": "slow-boot"}'
+                raise ValueError(msg)
+            self.fleet.harms.add(parse_harm(body))
+        elif method == "DELETE":
+            self.fleet.harms.clear()
+        elif method != "GET":
+            return None
+        return {"harms": [asdict(harm) for harm in self.fleet.harms.listed()]}
 
     def _instances(self) -> dict[str, object]:
         with self.fleet.lock:
@@ -73,7 +88,7 @@ class Control:
 
 _HELP = (
     "GET /local-ec2/health, GET /local-ec2/instances, POST /local-ec2/seed, "
-    "GET|POST|DELETE /local-ec2/faults, POST /local-ec2/instances/{id}/kill"
+    "GET|POST|DELETE /local-ec2/faults, GET|POST|DELETE /local-ec2/harms, POST /local-ec2/instances/{id}/kill"
 )
 
 

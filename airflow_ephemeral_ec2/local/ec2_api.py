@@ -8,7 +8,6 @@ import moto.ec2.models.instances as moto_instances
 import moto.ec2.utils as moto_utils
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
-from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.instances import InstanceResponse
@@ -21,7 +20,11 @@ from airflow_ephemeral_ec2.local.client_tokens import (
     parameters_digest,
 )
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
-from airflow_ephemeral_ec2.local.instance_filters import check_filters, passes_filters
+from airflow_ephemeral_ec2.local.instance_filters import (
+    check_filters,
+    passes_filters,
+    passes_status_filters,
+)
 from airflow_ephemeral_ec2.local.instance_states import Event, State
 from airflow_ephemeral_ec2.local.launch_checks import check_launch
 from airflow_ephemeral_ec2.local.local_instance import LocalInstance
@@ -30,7 +33,6 @@ _NOT_IMITATED = (
     "create_fleet",
     "request_spot_fleet",
     "request_spot_instances",
-    "modify_instance_attribute",
 )
 _MOTO_RUN_INSTANCES = InstanceResponse.run_instances
 _ALWAYS_PENDING = "RunInstances.Reservation.Instances.Instance.State"
@@ -59,6 +61,7 @@ class LocalEc2Api:
         for name in (
             "run_instances", "terminate_instances", "stop_instances", "start_instances",
             "reboot_instances", "describe_instances", "get_console_output",
+            "describe_instance_status", "modify_instance_attribute",
         ):  # fmt: skip
             setattr(EC2Response, name, _bound(getattr(self, name)))
         # Without it an answer shows the instance's own state, also when a launch is replayed.
@@ -141,7 +144,21 @@ class LocalEc2Api:
             if instance.disable_api_termination is True:
                 code = "OperationNotPermitted"
                 raise EC2ClientError(code, f"{instance.id} may not be terminated (protected).")
-        return self._change(instances, Event.TERMINATE, "TerminatingInstances")
+        answer = self._change(instances, Event.TERMINATE, "TerminatingInstances")
+        if str(call._get_param("Force", "")).lower() == "true":  # noqa: SLF001
+            for instance in instances:
+                self.fleet.members[instance.id].machine.end_by_force()
+        return answer
+
+    def modify_instance_attribute(self, call: Any) -> ActionResult:  # noqa: ANN401
+        """Only termination protection may be changed here."""
+        wanted = call._get_param("DisableApiTermination")  # noqa: SLF001
+        value = wanted.get("Value") if isinstance(wanted, dict) else None
+        if value is None:
+            return _refuse(call)
+        (instance,) = self._found(call, [call._get_param("InstanceId")])  # noqa: SLF001
+        instance.disable_api_termination = str(value).lower() == "true"
+        return EmptyResult()
 
     def stop_instances(self, call: Any) -> ActionResult:  # noqa: ANN401
         instances = self._chosen(call, State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
@@ -162,7 +179,7 @@ class LocalEc2Api:
             code = "MissingParameter"
             raise EC2ClientError(code, "The request must contain the parameter InstanceId")
         self.fleet.evict()
-        instances = call.ec2_backend.get_multi_instances_by_id(list(dict.fromkeys(ids)))
+        instances = self._found(call, ids)
         call.error_on_dryrun()
         for instance in instances:
             if allowed and instance.state not in allowed:
@@ -170,6 +187,14 @@ class LocalEc2Api:
                 code = "IncorrectInstanceState"
                 raise EC2ClientError(code, text)
         return list(instances)
+
+    def _found(self, call: Any, ids: list[str]) -> list[LocalInstance]:  # noqa: ANN401
+        wanted = list(dict.fromkeys(ids))
+        for instance_id in wanted:
+            if not self.fleet.is_shown(instance_id):
+                code = "InvalidInstanceID.NotFound"
+                raise EC2ClientError(code, f"The instance ID '{instance_id}' does not exist")
+        return list(call.ec2_backend.get_multi_instances_by_id(wanted))
 
     def _change(self, instances: list[LocalInstance], event: Event, name: str) -> ActionResult:
         changes = []
@@ -192,23 +217,49 @@ class LocalEc2Api:
         page = page_of(ids, size, call._get_param("NextToken"))  # noqa: SLF001
         backend = call.ec2_backend
         if ids:
+            self._found(call, ids)
             found = backend.get_reservations_by_instance_ids(list(dict.fromkeys(ids)), filters)
         else:
             found = backend.describe_instances(filters=filters)
+            found = [group for group in found if self._shown_of(group)]
         start = page.start or 0
         chosen = found[page]
         more = page.stop is not None and len(found) > page.stop
         token = f"page-{start + len(chosen)}" if more else None
         return ActionResult({"Reservations": chosen, "NextToken": token})
 
+    def _shown_of(self, reservation: Any) -> bool:  # noqa: ANN401
+        return all(self.fleet.is_shown(instance.id) for instance in reservation.instances)
+
+    def describe_instance_status(self, call: Any) -> ActionResult:  # noqa: ANN401
+        call.error_on_dryrun()
+        filters = call._filters_from_querystring()  # noqa: SLF001
+        found = [self._status(one.instance) for one in self.fleet.members.values()]
+        shown = [one for one in found if one and passes_status_filters(one, filters)]
+        return ActionResult({"InstanceStatuses": shown})
+
+    def _status(self, instance: LocalInstance) -> dict[str, Any] | None:
+        if instance.state != State.RUNNING or not self.fleet.is_shown(instance.id):
+            return None
+        system = "impaired" if self.fleet.is_impaired(instance.id) else "ok"
+        return {
+            "InstanceId": instance.id,
+            "AvailabilityZone": str(instance.placement.zone),
+            "InstanceState": {"Code": instance.state_code, "Name": instance.state},
+            "InstanceStatus": {"Status": "ok"},
+            "SystemStatus": {"Status": system},
+        }
+
     def get_console_output(self, call: Any) -> ActionResult:  # noqa: ANN401
         instance_id = call._get_param("InstanceId")  # noqa: SLF001
-        instance = call.ec2_backend.get_instance(instance_id)
+        (instance,) = self._found(call, [instance_id])
         call.error_on_dryrun()
-        text = self.fleet.members[instance.id].machine.console()
+        text, posted_at = self.fleet.console(instance.id)
+        if posted_at is None:
+            return ActionResult({"InstanceId": instance.id})
         crlf = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")[-65_536:]
         output = Base64EncodedString(b64encode(crlf).decode())
-        return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
+        return ActionResult({"InstanceId": instance.id, "Timestamp": posted_at, "Output": output})
 
 
 def page_of(ids: list[str], size: object, token: str | None) -> slice:

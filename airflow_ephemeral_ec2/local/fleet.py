@@ -1,10 +1,13 @@
 """All machines of the local cloud: launched, ended, shown by EC2, written to the API log."""
 
+import math
 import threading
 import time
 from base64 import b64decode
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from moto.ec2.models import ec2_backends
@@ -12,8 +15,10 @@ from moto.iam.models import iam_backends
 
 from airflow_ephemeral_ec2.local.api_log import ApiLog
 from airflow_ephemeral_ec2.local.clock import Clock
+from airflow_ephemeral_ec2.local.harm_effects import Member, befall, forget_record
+from airflow_ephemeral_ec2.local.harms import AT_LAUNCH, Harm, HarmBook
 from airflow_ephemeral_ec2.local.imds import Metadata, MetadataService
-from airflow_ephemeral_ec2.local.instance_states import NO_REASON, Event, Reason, State
+from airflow_ephemeral_ec2.local.instance_states import NO_REASON, Reason, State
 from airflow_ephemeral_ec2.local.local_instance import LocalInstance
 from airflow_ephemeral_ec2.local.machine import Delays, Machine, MachinePlan, Surroundings
 from airflow_ephemeral_ec2.local.runner import Guest, Runner
@@ -22,17 +27,6 @@ from airflow_ephemeral_ec2.local.user_data_parts import read_user_data
 
 MAX_LIFETIME_TAG = "ephemeral-ec2:max-lifetime-seconds"
 _GIB = 1024**3
-_SPOT_NOTICE = timedelta(minutes=2)
-
-
-@dataclass
-class Member:
-    """One instance: as EC2 shows it, as it runs, as its metadata service tells it."""
-
-    instance: LocalInstance
-    machine: Machine
-    metadata: Metadata
-    ended_at: float | None = None
 
 
 @dataclass
@@ -48,7 +42,9 @@ class Fleet:
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Guards moto's EC2; held by every EC2 call and every change of a state."""
     members: dict[str, Member] = field(default_factory=dict)
+    harms: HarmBook = field(default_factory=HarmBook)
     _imds: MetadataService = field(default_factory=MetadataService)
+    _on_running: dict[str, list[Harm]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._around = Surroundings(Clock(), self.delays, self.runner, self.lock, self._changed)
@@ -72,45 +68,75 @@ class Fleet:
         behavior = instance.instance_initiated_shutdown_behavior
         plan = MachinePlan(guest, behavior, _max_lifetime(tags, user_data))
         machine = Machine(plan, self._around)
-        self.members[instance.id] = Member(instance, machine, metadata)
+        member = self.members[instance.id] = Member(instance, machine, metadata)
+        instance.condition = metadata.condition
+        facts = {f"tag:{name}": value for name, value in tags.items()}
+        market = "spot" if instance.lifecycle == "spot" else "on-demand"
+        facts |= {"instance_type": instance.instance_type, "zone": metadata.zone, "market": market}
+        self._harm_new(member, facts)
         self._write_state(instance, State.PENDING, NO_REASON)
         machine.switch_on()
 
-    def kill(self, instance_id: str, how: str, code: str = "", message: str = "") -> None:
+    def harm(self, instance_id: str, harm: Harm) -> None:
         """
         Harm one instance on demand.
 
         :raises KeyError: no such instance.
-        :raises ValueError: no such harm.
         """
         member = self.members[instance_id]
-        reason = Reason(code, message or code) if code else None
-        events = {
-            "host": Event.HOST_DEATH,
-            "spot": Event.SPOT_RECLAIM,
-            "launch": Event.LAUNCH_FAILURE,
-            "power-off": Event.WATCHDOG,
-        }
-        if how == "spot-notice":
-            member.metadata.spot_action_at = datetime.now(UTC) + _SPOT_NOTICE
-        elif how == "agent":
-            member.machine.kill_agent()
-        elif how in events:
-            member.machine.happen(events[how], reason)
+        if harm.after:
+            now = replace(harm, after=0.0)
+            self._around.clock.after(harm.after, lambda: self._harm_later(instance_id, now))
         else:
-            known = ", ".join([*events, "spot-notice", "agent"])
-            msg = f"how: {how!r} is not known; allowed: {known}"
-            raise ValueError(msg)
+            befall(member, harm)
+
+    def _harm_later(self, instance_id: str, harm: Harm) -> None:
+        with self.lock:
+            if instance_id in self.members:
+                befall(self.members[instance_id], harm)
+
+    def _harm_new(self, member: Member, facts: Mapping[str, str]) -> None:
+        """Let befall a new instance what waits for one like it."""
+        instance_id = member.instance.id
+        for harm in self.harms.take(facts):
+            if harm.how in AT_LAUNCH:
+                self.harm(instance_id, harm)
+            else:
+                self._on_running.setdefault(instance_id, []).append(harm)
+
+    def is_shown(self, instance_id: str) -> bool:
+        """Say whether EC2 shows an instance just now."""
+        member = self.members.get(instance_id)
+        return member is None or time.monotonic() >= member.metadata.condition.hidden_until
+
+    def is_cut_off(self, instance_arn: str) -> bool:
+        """Say whether an instance cannot reach AWS just now."""
+        member = self.members.get(instance_arn.rpartition("/")[2])
+        return member is not None and time.monotonic() < member.metadata.condition.cut_off_until
+
+    def is_impaired(self, instance_id: str) -> bool:
+        """Say whether EC2 calls the host of an instance impaired."""
+        member = self.members.get(instance_id)
+        return member is not None and time.monotonic() < member.metadata.condition.impaired_until
+
+    def console(self, instance_id: str) -> tuple[bytes, datetime | None]:
+        """Return the console output as EC2 has it, and when it was posted."""
+        member = self.members[instance_id]
+        ill = member.metadata.condition
+        if ill.has_no_console:
+            return b"", None
+        if ill.console_delay:
+            posted = (member.ended_at or math.inf) + ill.console_delay
+            if time.monotonic() < posted:
+                return b"", None
+        return member.machine.console(), datetime.now(UTC)
 
     def evict(self) -> None:
         """Forget instances that were terminated long enough ago; called under the lock."""
         now = time.monotonic()
         for instance_id, member in list(self.members.items()):
             if member.ended_at is not None and now - member.ended_at >= self.visible:
-                backend = member.instance.ec2_backend
-                for key, reservation in list(backend.reservations.items()):
-                    if any(one.id == instance_id for one in reservation.instances):
-                        del backend.reservations[key]
+                forget_record(member)
                 del self.members[instance_id]
 
     def living(self) -> list[str]:
@@ -131,6 +157,12 @@ class Fleet:
             member.ended_at = time.monotonic()
         member.instance.show(state, reason)
         self._write_state(member.instance, state, reason)
+        if state is State.RUNNING:
+            for harm in self._on_running.pop(instance_id, ()):
+                # Not now: the event that brought it here is still being dealt with.
+                self._around.clock.after(
+                    harm.after, partial(self._harm_later, instance_id, replace(harm, after=0.0))
+                )
 
     def _write_state(self, instance: LocalInstance, state: State, reason: Reason) -> None:
         self.log.write(

@@ -52,6 +52,9 @@ class Gateway:
         fault: Fault | None = None
         if isinstance(principal, Refusal):
             reply = render_error(request, principal.status, principal.code, principal.message)
+        elif self._is_cut_off(principal):
+            _hang_up(environ)
+            return Reply(503, [], b"")
         else:
             fault = self._fault(request)
             reply = self._perform(environ, request, principal, fault)
@@ -59,6 +62,10 @@ class Gateway:
         if fault and fault.drop:
             _hang_up(environ)
         return reply
+
+    def _is_cut_off(self, principal: Principal) -> bool:
+        session = principal.session
+        return session is not None and self.ec2.fleet.is_cut_off(session.instance_arn)
 
     def _perform(
         self,

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from secrets import token_urlsafe
 
+from airflow_ephemeral_ec2.local.harms import Condition
 from airflow_ephemeral_ec2.local.sessions import Session, SessionBook
 
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
@@ -44,6 +45,7 @@ class Metadata:
     spot_action_at: datetime | None = None
     enabled: bool = True
     sessions: SessionBook = field(default_factory=SessionBook)
+    condition: Condition = field(default_factory=Condition)
     _session: Session | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -70,6 +72,8 @@ class Metadata:
 
     def _meta(self, name: str) -> bytes | None:
         role = self.role_arn.rpartition("/")[2]
+        if time.monotonic() < self.condition.no_credentials_until:
+            role = ""
         if role and name == _CREDENTIALS + role:
             return _json(self._credentials_document())
         if name == "spot/instance-action" and self.spot_action_at:
@@ -204,7 +208,22 @@ class _MetadataHandler(BaseHTTPRequestHandler):
     server_version = "EC2ws"
     sys_version = ""
 
+    def _is_ill(self) -> bool:
+        """Whether the metadata service is made to fail just now; down: no answer at all."""
+        ill, now = self.metadata.condition, time.monotonic()
+        time.sleep(ill.imds_delay)
+        if now < ill.imds_down_until:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return True
+        if now < ill.imds_refuses_until:
+            self._send(401, b"")
+            return True
+        return False
+
     def do_PUT(self) -> None:
+        if self._is_ill():
+            return
         seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
         if "X-Forwarded-For" in self.headers:
             self._send(403, b"")
@@ -217,6 +236,8 @@ class _MetadataHandler(BaseHTTPRequestHandler):
             self._send(200, self.tokens.make(int(seconds)).encode(), header)
 
     def do_GET(self) -> None:
+        if self._is_ill():
+            return
         if not self.metadata.enabled:
             self._send(403, b"")
         elif not self.tokens.is_valid(self.headers.get("X-aws-ec2-metadata-token", "")):

@@ -105,3 +105,26 @@ def _passes(instance: Any, name: str, values: Values) -> bool:  # noqa: ANN401
 
 def _equal(actual: object, wanted: str) -> bool:
     return fnmatchcase(str(actual), wanted.replace("[", "[[]"))
+
+
+_STATUS_READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    "availability-zone": lambda one: one["AvailabilityZone"],
+    "instance-state-name": lambda one: one["InstanceState"]["Name"],
+    "instance-status.status": lambda one: one["InstanceStatus"]["Status"],
+    "system-status.status": lambda one: one["SystemStatus"]["Status"],
+}
+
+
+def passes_status_filters(status: Mapping[str, Any], filters: Mapping[str, Values]) -> bool:
+    """
+    Apply all filters of DescribeInstanceStatus to one status.
+
+    :raises EC2ClientError: a filter that this local EC2 does not know.
+    """
+    for name, values in filters.items():
+        if name not in _STATUS_READERS:
+            code = "InvalidParameterValue"
+            raise EC2ClientError(code, f"The filter '{name}' is invalid.")
+        if not any(_equal(_STATUS_READERS[name](status), value) for value in values):
+            return False
+    return True

@@ -1,10 +1,12 @@
 """moto's instance, with states that take time and fields that vanish at the end."""
 
+import time
 from typing import Any
 
 from moto.core.utils import utcnow
 from moto.ec2.models.instances import Instance, StateReason
 
+from airflow_ephemeral_ec2.local.harms import Condition
 from airflow_ephemeral_ec2.local.instance_states import STATE_CODES, Reason, State
 
 
@@ -13,6 +15,7 @@ class LocalInstance(Instance):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as moto has it
         self.nics: dict[int, Any] = {}
+        self.condition = Condition()
         super().__init__(*args, **kwargs)
         self.show(State.PENDING, Reason())
 
@@ -33,6 +36,12 @@ class LocalInstance(Instance):
         self.state_reason = StateReason(message, reason.code)
         stamp = utcnow().strftime("%Y-%m-%d %H:%M:%S GMT")
         self._reason = f"User initiated ({stamp})" if reason.by_user else ""
+
+    def get_tags(self) -> list[dict[str, str]]:
+        """Return the tags as EC2 shows them just now: they come late and fade."""
+        if time.monotonic() < self.condition.untagged_until:
+            return []
+        return list(super().get_tags())
 
     @property
     def profile_arn(self) -> str:

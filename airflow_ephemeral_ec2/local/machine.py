@@ -1,9 +1,10 @@
 """One instance's life: events go through the state machine, effects to the runner."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_ephemeral_ec2.local.clock import Clock
 from airflow_ephemeral_ec2.local.instance_states import (
@@ -66,21 +67,42 @@ class Machine:
         self._console = b""
         self._boots = 0
         self._clean_at = 0.0
+        self.boot_delay = 0.0
+        """Seconds that it stays pending longer than usual; infinite: for good."""
+        self.ignores_user_data = False
+        self.is_stuck = False
+        """It does not come out of shutting-down."""
 
     @property
     def instance_id(self) -> str:
         return self.plan.guest.instance_id
 
     def switch_on(self) -> None:
-        self._later(self._around.delays.pending, Event.BOOTED)
+        if self.boot_delay != math.inf:
+            self._later(self._around.delays.pending + self.boot_delay, Event.BOOTED)
+
+    def end_by_force(self) -> None:
+        """Terminate with ``Force``: what is stuck comes loose."""
+        with self._around.lock:
+            self.is_stuck = False
+            if self.state is State.SHUTTING_DOWN:
+                self._end(kill=True)
+
+    def freeze(self, *, still: bool) -> None:
+        """Stop all processes of the guest, or let them go on."""
+        running = self._running
+        if running:
+            running.freeze(still=still)
 
     def happen(self, event: Event, reason: Reason | None = None) -> None:
         """Let something happen to the machine; what changes nothing is ignored."""
         with self._around.lock:
             behavior = self.plan.shutdown_behavior
             step = next_step(self.state, event, shutdown_behavior=behavior, reason=reason)
-            if step is None:
+            if step is None or (step.effect is Effect.CLEAN and self.is_stuck):
                 return
+            if reason and step.reason.code:
+                step = replace(step, reason=reason)
             wait = self._clean_at - time.monotonic()
             if step.effect is Effect.CLEAN and wait > 0:
                 self._later(wait, Event.GONE)
@@ -126,7 +148,9 @@ class Machine:
         if self.plan.max_lifetime is not None:
             guard = self._around.delays.reboot_guard
             self._watch(guard if self._boots > 1 else self.plan.max_lifetime)
-        if self._boots == 1:  # cloud-init runs user data once per instance
+        if (
+            self._boots == 1 and not self.ignores_user_data
+        ):  # cloud-init runs user data once per instance
             self._starting = True
             threading.Thread(target=self._start, daemon=True, name=self.instance_id).start()
 

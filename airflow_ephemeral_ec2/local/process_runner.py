@@ -203,6 +203,18 @@ class ProcessGuest:
     def kill_agent(self) -> None:
         self._command("agent")
 
+    def freeze(self, *, still: bool) -> None:
+        """Stop all processes of this guest, its supervisor excepted, or let them go on."""
+        number = signal.SIGSTOP if still else signal.SIGCONT
+        name = self._folder.name
+        found = (
+            guest_processes.own_processes(self._lease.uid, 0)
+            if self._lease
+            else marked_processes(name)
+        )
+        for pid in found:
+            guest_processes.send(pid, number)
+
     def console(self) -> bytes:
         return self._console
 

@@ -41,6 +41,9 @@ class RunningGuest(Protocol):
     def kill_agent(self) -> None:
         """Kill only the first process of the guest; the machine goes on, as on EC2."""
 
+    def freeze(self, *, still: bool) -> None:
+        """Let every process stand still, or go on."""
+
     def console(self) -> bytes:
         """Return the last 64 KB that the guest printed."""
 

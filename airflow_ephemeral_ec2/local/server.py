@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from airflow_ephemeral_ec2.local.ec2_api import LocalEc2Api
 from airflow_ephemeral_ec2.local.faults import FaultBook
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
 from airflow_ephemeral_ec2.local.gateway import Gateway
+from airflow_ephemeral_ec2.local.instance_states import Event
 from airflow_ephemeral_ec2.local.options import Options
 from airflow_ephemeral_ec2.local.process_runner import ProcessRunner
+from airflow_ephemeral_ec2.local.schedules import ScheduleClock
 from airflow_ephemeral_ec2.local.seeding import Seed, parse_seed, seed
 from airflow_ephemeral_ec2.local.sessions import ADMIN_ACCESS_KEY, SessionBook
 from airflow_ephemeral_ec2.local.sts_api import LocalStsApi
@@ -54,6 +57,7 @@ class LocalServer:
         ec2 = LocalEc2Api(self.fleet)
         ec2.install()
         LocalStsApi(sessions).install()
+        ScheduleClock(ACCOUNT, self._end_scheduled)
         gateway = Gateway(
             moto=DomainDispatcherApplication(create_backend_app),
             control=Control(self.fleet, faults, ACCOUNT, self.facts),
@@ -89,6 +93,16 @@ class LocalServer:
         find_backend(ACCOUNT, wanted.region)
         seed(wanted, ACCOUNT)
         threading.Thread(target=self.runner.python_folder, daemon=True).start()
+
+    def _end_scheduled(self, region: str, name: str, instance_ids: Sequence[str]) -> None:
+        """End what a schedule of EventBridge names; what is not there is no harm."""
+        with self.fleet.lock:
+            known = [one for one in instance_ids if one in self.fleet.members]
+            for instance_id in known:
+                self.fleet.members[instance_id].machine.happen(Event.TERMINATE)
+        self.log.write(
+            event="schedule", name=name, region=region, instance_ids=list(instance_ids), ended=known
+        )
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then end every instance."""

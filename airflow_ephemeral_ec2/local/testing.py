@@ -99,9 +99,19 @@ class LocalCloud:
     def clear_faults(self) -> None:
         self._ask("DELETE", "faults")
 
-    def kill(self, instance_id: str, how: str = "host", **more: str) -> None:
-        """Harm an instance: host, spot, spot-notice, agent, launch or power-off."""
+    def kill(self, instance_id: str, how: str = "host", **more: object) -> None:
+        """Harm an instance; see ``harms.HOWS`` for what can befall it."""
         self._ask("POST", f"instances/{instance_id}/kill", {"how": how, **more})
+
+    def add_harm(self, how: str, **more: object) -> None:
+        """Harm the next instance that is launched like ``match``; see ``harms.Harm``."""
+        self._ask("POST", "harms", {"how": how, **more})
+
+    def harms(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "harms")["harms"])
+
+    def clear_harms(self) -> None:
+        self._ask("DELETE", "harms")
 
     def wait_for(
         self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "condition"
