@@ -4,6 +4,7 @@ import heapq
 import itertools
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 Callback = Callable[[], None]
@@ -26,7 +27,10 @@ class Clock:
 
     def _run(self) -> None:
         while True:
-            self._next()()
+            try:
+                self._next()()
+            except Exception:  # noqa: BLE001 - one callback's fault must not stop time for all
+                traceback.print_exc()
 
     def _next(self) -> Callback:
         with self._wake:

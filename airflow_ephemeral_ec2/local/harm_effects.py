@@ -64,6 +64,10 @@ def forget_record(member: Member) -> None:
             del reservations[key]
 
 
+def _vanish(member: Member, _: Harm) -> None:
+    member.metadata.condition.hidden_until = math.inf
+
+
 def _give_notice(member: Member, _: Harm) -> None:
     member.metadata.spot_action_at = datetime.now(UTC) + _SPOT_NOTICE
 
@@ -117,6 +121,6 @@ _OTHERS: Mapping[str, Callable[[Member, Harm], None]] = {
     "no-console": _lose_console,
     "late-console": _delay_console,
     "protect": _protect,
-    "vanish": lambda member, _: forget_record(member),
+    "vanish": _vanish,
     "age": _grow_old,
 }
