@@ -29,9 +29,12 @@ class Store:
             Failure: refused, or S3 could not be reached for ``patience`` seconds.
 
         """
-        # A bucket with Object Lock takes nothing without a checksum.
-        checksum = b64encode(sha256(body).digest()).decode()
-        headers = {"if-none-match": "*", "x-amz-checksum-sha256": checksum}
+        # A bucket with Object Lock takes nothing without a checksum and its name.
+        headers = {
+            "if-none-match": "*",
+            "x-amz-checksum-sha256": b64encode(sha256(body).digest()).decode(),
+            "x-amz-sdk-checksum-algorithm": "SHA256",
+        }
         answer = self.aws.ask("s3", "PUT", self._url(key), headers, body, patience=patience)
         if answer.status == 404:
             raise Failure(ERROR_INTERNAL, f"there is no bucket {self.bucket}")

@@ -176,6 +176,7 @@ class Supervisor:
         key = start_lock_key(config["env"], config["jobkey"], config["attempt"], config["nonce"])
         mine = {
             "instance_id": self.report["instance_id"],
+            "arn": self.arn,
             "boot_id": read("/proc/sys/kernel/random/boot_id").strip(),
             "nonce": config["nonce"],
             "taken_at": self.clock.iso(),

@@ -152,7 +152,8 @@ def _add_reap(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="end machines, volumes and interfaces that nobody needs any more",
         description="Ends what carries this environment's tag and outlived its limits or its "
         "attempt. Nothing is ended that was not suspected by an earlier pass: of this call, or of "
-        "the last one, which the bucket remembers. Works without a readable bucket, by age alone.",
+        "the last one, which the bucket remembers. Where the bucket cannot be read, only what EC2 "
+        "itself says counts: age, stopped, stuck. Exit code 3: something could not be asked or ended.",
     )
     add = parser.add_argument
     add("--dry-run", action="store_true", help="say what would be ended, and end nothing")
@@ -161,6 +162,11 @@ def _add_reap(commands: _Commands[argparse.ArgumentParser]) -> None:
     add("--passes", type=int, default=1, metavar="N", help="passes of this call (default: 1)")
     add("--interval", type=float, default=300.0, metavar="SECONDS",
         help="between two passes (default: 300)")  # fmt: skip
+    add(
+        "--print-lifecycle",
+        action="store_true",
+        help="write the bucket's lifecycle rules; do nothing",
+    )
     _add_json(parser)
     _add_place(parser)
 

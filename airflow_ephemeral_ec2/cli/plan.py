@@ -22,7 +22,7 @@ from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.contract import refused_key
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_jobkey
-from airflow_ephemeral_ec2.model.plan import LaunchRecord, render_request
+from airflow_ephemeral_ec2.model.launch_request import render_request
 from airflow_ephemeral_ec2.model.task_context import parse_business_date
 from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.cli.terminal import Terminal
     from airflow_ephemeral_ec2.config_table import ConfigTable
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.plan import LaunchRecord
     from airflow_ephemeral_ec2.model.spec import JobSpec
 
 CLI_DAG_ID = "cli"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.access import open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
-from airflow_ephemeral_ec2.cli.given import Given
+from airflow_ephemeral_ec2.cli.given import Given, find_settings
 from airflow_ephemeral_ec2.exceptions import AwsError
 from airflow_ephemeral_ec2.hooks.reaper import Reaper, ReapResult, describe_pass
 from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
 from airflow_ephemeral_ec2.hooks.reaper_store import ReaperStore
-from airflow_ephemeral_ec2.model.retention import find_retention_problems
+from airflow_ephemeral_ec2.model.retention import find_retention_problems, recommended_rules
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 def reap(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.print_lifecycle:
+        return _print_lifecycle(options, terminal)
     given = Given(options.environment, options.bucket, options.region, options.endpoint_url)
     access = open_access(given)
     regions = options.look_in or [access.settings.region]
@@ -34,23 +37,38 @@ def reap(options: argparse.Namespace, terminal: Terminal) -> int:
             time.sleep(options.interval)
         for region, reaper in reapers.items():
             try:
-                result = reaper.make_pass(is_dry_run=options.dry_run)
+                found = _reap_once(reaper, options)
             except AwsError as error:
                 terminal.tell(f"ephemeral-ec2: {region}: {error}", "red")
                 failed = True
                 continue
-            results.append(result)
-            failed = failed or bool(result.problems)
-            for line in describe_pass(result):
-                terminal.show(line)
+            results += found
+            failed = failed or bool(found[-1].problems)
+            for result in found:
+                for line in describe_pass(result):
+                    terminal.show(line)
     problems = _check_retention(access, terminal)
     terminal.show_json({"passes": [_as_json(result) for result in results], "retention": problems})
     return ExitCode.AWS if failed else ExitCode.OK
 
 
+def _reap_once(reaper: Reaper, options: argparse.Namespace) -> list[ReapResult]:
+    if options.passes > 1:
+        return [reaper.make_pass(is_dry_run=options.dry_run)]
+    return reaper.reap(is_dry_run=options.dry_run)
+
+
 def _reaper(access: Access, region: str) -> Reaper:
     clients = access.clients_for(access.settings.aws_conn_id, region)
     return Reaper(ReaperFleet(clients.ec2, access.settings.environment, region), access.store)
+
+
+def _print_lifecycle(options: argparse.Namespace, terminal: Terminal) -> int:
+    settings = find_settings(Given(options.environment, options.bucket, options.region, None))
+    document = {"Rules": recommended_rules(settings.environment)}
+    terminal.show(json.dumps(document, indent=2))
+    terminal.show_json(document)
+    return ExitCode.OK
 
 
 def _check_retention(access: Access, terminal: Terminal) -> list[str]:
@@ -79,7 +97,7 @@ def _as_json(result: ReapResult) -> dict[str, object]:
         "orphans": listed(result.plan.orphans),
         "suspects": listed(result.plan.suspects),
         "problems": result.problems,
-        "alarms": list(result.plan.alarms),
+        "alarms": list(result.alarms),
         "dry_run": result.is_dry_run,
         "bucket_readable": result.is_bucket_readable,
     }

@@ -109,6 +109,7 @@ def _order(
         epoch=CLI_EPOCH,
         business_date=options.date,
         array_index=options.array_index,
+        is_awaited=False,  # by no task of Airflow, so that the reaper looks for none
     )
 
 

@@ -35,9 +35,12 @@ _REASONS = {
     "a launch template can be changed by others and could keep a machine from ending": (
         "launch_template", "launch_template_id",
     ),
+    "a dedicated host outlives its job, and somebody pays for it by the hour": (
+        "tenancy", "host_id", "host_resource_group_arn", "dedicated_host",
+    ),
     "one job, one machine: array_size splits a job": ("min_count", "max_count", "count"),
 }  # fmt: skip
-_BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names}
+_BY_NAME = {name.replace("_", ""): why for why, names in _REASONS.items() for name in names}
 
 
 def refuse_loosening(name: str) -> str | None:
@@ -46,6 +49,5 @@ def refuse_loosening(name: str) -> str | None:
 
     ``PublicIp``, ``public-ip`` and ``public_ip`` are the same word.
     """
-    word = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
-    reason = _BY_NAME.get(word)
+    reason = _BY_NAME.get(re.sub(r"[^a-z0-9]", "", name.lower()))
     return f"not for a row to change: {reason}" if reason else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.contract import code_key
-from airflow_ephemeral_ec2.exceptions import CodeMissingError
+from airflow_ephemeral_ec2.exceptions import CodeMissingError, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source
 from airflow_ephemeral_ec2.model.identity import (
     AttemptChoice,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, LockFile
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,12 @@ def kill_attempt(store: JobStore, fleet: Fleet, jobkey: str, attempt: int, kill:
     """
     if store.read_outcome(jobkey, attempt) is not None:
         return False
-    record = store.read_launch(jobkey, attempt)
     store.write_kill(entry_name(jobkey, attempt), kill)
-    store.revoke_start_lock(record, kill.reason)
+    try:
+        store.revoke_start_lock(store.read_launch(jobkey, attempt), kill.reason)
+    except TamperedObjectError as error:
+        # Without the nonce nobody can revoke; the machines are found and ended all the same.
+        log.warning("%s", error)
     machines = fleet.find_attempt(jobkey, attempt)
     fleet.terminate(m.instance_id for m in machines if not m.is_dead)
     return True

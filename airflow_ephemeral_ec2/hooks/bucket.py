@@ -25,7 +25,7 @@ MAX_DOCUMENT_BYTES = 16 << 20
 """Nothing that we write as JSON is nearly as large; what is larger is somebody else's."""
 CHECKSUM: Final = "SHA256"
 """Asked for by name: buckets with Object Lock refuse a write without one, and boto3 leaves it out
-before 1.36 and where ``request_checksum_calculation`` says so (S3 user guide, "Object Lock")."""
+where ``request_checksum_calculation`` says so (S3 user guide, "Object Lock considerations")."""
 
 
 class Bucket:

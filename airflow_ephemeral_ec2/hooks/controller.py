@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
 from airflow_ephemeral_ec2.hooks.watching import Watching
 from airflow_ephemeral_ec2.model.admission import Stage, admit, merge_arrivals
+from airflow_ephemeral_ec2.model.identity import entry_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_ephemeral_ec2.exceptions import TamperedObjectError
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
@@ -51,6 +53,7 @@ class Controller:
         self._open = OpenAttempts(store)
         backstop = backstop or NoBackstop()
         self._watching = Watching(store, self._ledger, self._open, fleet_for, backstop)
+        self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
             store, self._ledger, self._open, fleet_for, self._watching.give_up, renew, backstop
         )
@@ -77,7 +80,7 @@ class Controller:
     @property
     def has_work(self) -> bool:
         """Whether attempts are open that this process acts on."""
-        return bool(self._open.memories)
+        return bool(self._open.memories or self._open.damaged)
 
     def follow(self, names: Iterable[str]) -> dict[str, OutcomeRecord]:
         """Make one pass and return the outcomes of those awaited attempts that have ended."""
@@ -87,7 +90,11 @@ class Controller:
         ended = {}
         for name in awaited - still_open:
             jobkey, _, attempt = name.rpartition("-a")
-            outcome = self.store.read_outcome(jobkey, int(attempt))
+            try:
+                outcome = self.store.read_outcome(jobkey, int(attempt))
+            except TamperedObjectError as error:
+                self._open.tampered[name] = error
+                continue
             if outcome is not None:
                 ended[name] = outcome
         return ended
@@ -102,7 +109,7 @@ class Controller:
         """
         listing = self.store.list_queue()
         if not self._ledger.take_lease():
-            self._open.memories.clear()
+            self._open.let_go()
             return listing.entries
         self._open.refresh(listing)
         for name in listing.kills - listing.entries:
@@ -113,6 +120,7 @@ class Controller:
             self._find_machines()
         self._watching.watch(self.store.clock.now(), listing.kills)
         self._watching.end_unlaunched(listing.kills)
+        self._tampered.end()
         if self._admit():
             self._launching.launch_admitted()
             self._ledger.save()
@@ -169,8 +177,16 @@ class Controller:
         for name, memory in self._open.memories.items():
             entry = memory.entry
             waits = self._ledger.state.entries[name].stage is Stage.WAITING
-            if waits and entry.supersedes is not None:
-                ended = self.store.read_outcome(entry.jobkey, entry.supersedes)
-                if ended is None:
-                    blocked[name] = f"attempt {entry.supersedes} is still being ended"
+            if not waits or entry.supersedes is None:
+                continue
+            if not self._is_over(entry.jobkey, entry.supersedes):
+                blocked[name] = f"attempt {entry.supersedes} is still being ended"
         return blocked
+
+    def _is_over(self, jobkey: str, attempt: int) -> bool:
+        try:
+            return self.store.read_outcome(jobkey, attempt) is not None
+        except TamperedObjectError:
+            # It was written, by whomever; who ends the attempt takes it out of the queue last.
+            name = entry_name(jobkey, attempt)
+            return name not in self._open.damaged and name not in self._open.memories

@@ -38,6 +38,11 @@ class Evidence:
         holder = self.lock.instance_id if self.lock else None
         return None if holder == observation.instance_id else holder
 
+    @property
+    def holder_arn(self) -> str | None:
+        """ARN of the instance that holds the start lock, as it says itself."""
+        return (self.lock.arn if self.lock else "") or None
+
     def judge(
         self, spec: JobSpec, observation: Observation, marker: Report | None = None
     ) -> Verdict | None:

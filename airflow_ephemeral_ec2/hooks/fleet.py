@@ -162,7 +162,7 @@ class Fleet:
                 if error_code(error) == "InvalidInstanceID.NotFound":
                     return ConsoleOutput("", None)
                 raise
-        posted = answer.get("Timestamp") if answer.get("Output") else None
+        posted = answer.get("Timestamp")
         return ConsoleOutput(answer.get("Output", ""), posted.timestamp() if posted else None)
 
     def terminate(self, instance_ids: Iterable[str], *, force: bool = False) -> None:

@@ -125,10 +125,11 @@ class JobStore(Bucket):
         if not self.write_new(key, record.model_dump_json().encode()):
             winner = self.read_outcome(record.jobkey, record.attempt) or record
         # Again also by those who were second: the first may have died between the two writes.
-        self._write_history(winner)
+        self.write_history(winner)
         return winner
 
-    def _write_history(self, record: OutcomeRecord) -> None:
+    def write_history(self, record: OutcomeRecord) -> None:
+        """Write the one small record of a finished attempt; again is harmless."""
         day = record.business_date
         name = f"{entry_name(record.jobkey, record.attempt)}-{record.outcome}.json"
         key = f"{self.environment}/history/{record.payer}/{record.job}/{day}/{name}"
@@ -161,7 +162,7 @@ class JobStore(Bucket):
 
     # -- start lock and report -------------------------------------------------------------
 
-    def read_start_lock(self, record: LaunchRecord) -> StartLock | None:
+    def read_start_lock(self, record: LaunchRecord | QueueEntry) -> StartLock | None:
         body = self.read_document(self._lock_key(record))
         if body is None:
             return None
@@ -169,10 +170,10 @@ class JobStore(Bucket):
         instance_id, revoked = found.get("instance_id"), found.get("revoked")
         known = (instance_id or revoked) and all(isinstance(v, str | None) for v in found.values())
         if known and found.get("nonce", record.nonce) == record.nonce:
-            return StartLock(instance_id, revoked)
+            return StartLock(instance_id, revoked, arn=found.get("arn") or "")
         return StartLock(None, None, is_foreign=True)
 
-    def revoke_start_lock(self, record: LaunchRecord, reason: str) -> bool:
+    def revoke_start_lock(self, record: LaunchRecord | QueueEntry, reason: str) -> bool:
         """Make sure that no machine starts the work any more; False when one already has."""
         body = {"revoked": reason, "nonce": record.nonce, "at": str(self.clock.now())}
         if self.write_new(self._lock_key(record), json.dumps(body).encode()):
@@ -180,7 +181,7 @@ class JobStore(Bucket):
         lock = self.read_start_lock(record)
         return lock is not None and lock.revoked is not None
 
-    def _lock_key(self, record: LaunchRecord) -> str:
+    def _lock_key(self, record: LaunchRecord | QueueEntry) -> str:
         return contract.start_lock_key(
             self.environment, record.jobkey, record.attempt, record.nonce
         )

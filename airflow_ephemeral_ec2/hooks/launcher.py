@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -15,16 +14,17 @@ from airflow_ephemeral_ec2.hooks.aws_errors import (
     error_code,
     error_message,
 )
+from airflow_ephemeral_ec2.model.admission import UNAVAILABLE_SECONDS
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.launch_request import render_request
 from airflow_ephemeral_ec2.model.outcome import Budget, Observation, Outcome, Verdict
-from airflow_ephemeral_ec2.model.plan import LaunchRecord, render_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate
     from airflow_ephemeral_ec2.model.admission import Unavailable
+    from airflow_ephemeral_ec2.model.plan import LaunchRecord
 
 QUOTA_PAUSE_SECONDS = 60.0
 QUOTA_PAUSE_LIMIT = 300.0
@@ -64,38 +64,11 @@ class Pending:
     """The credentials are no longer good: make the clients anew."""
 
 
-class LaunchRate:
-    """
-    A token bucket at EC2's own numbers: 5 at once, then 2 a second.
-
-    Source: EC2 API reference, "Request throttling", RunInstances, per account and region.
-    """
-
-    def __init__(
-        self,
-        burst: float = 5.0,
-        per_second: float = 2.0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._burst, self._per_second, self._monotonic = burst, per_second, monotonic
-        self._tokens, self._at = burst, monotonic()
-
-    def take(self) -> bool:
-        """Take the right to make one call; False when none is left now."""
-        now = self._monotonic()
-        self._tokens = min(self._burst, self._tokens + max(now - self._at, 0) * self._per_second)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class OfferingBook(Protocol):
-    """Which offerings have refused lately; the queue state keeps it for all jobs."""
+    """What EC2 has nothing left of lately; the queue state keeps it for all jobs."""
 
     def find_refusal(self, offering: str) -> Unavailable | None: ...
-    def remember_refusal(self, offering: str, code: str) -> None: ...
+    def remember_refusal(self, offering: str, code: str, seconds: float) -> None: ...
     def forget_refusal(self, offering: str) -> None: ...
 
 
@@ -140,14 +113,25 @@ class Launcher:
             if not progress.may_have_asked and self._is_unavailable(record, index):
                 remembered.append(index)
                 continue
-            self._skip(record, remembered, progress)
-            remembered = []
-            answer = self._ask(record, index, progress)
+            answer = self._try(record, index, remembered, progress)
             if answer is not None:
                 return answer
         if remembered:
             return self._wait_for_capacity(record, remembered)
         return _no_capacity(record, progress.refused)
+
+    def _try(
+        self, record: LaunchRecord, index: int, remembered: list[int], progress: Progress
+    ) -> Launched | Refused | Pending | None:
+        """Ask for a placement, unless its quota is known to be used up."""
+        known = self._offerings.find_refusal(record.quota(index))
+        if known is not None and not progress.may_have_asked:
+            if self._leave_spot(record, index, REMEMBERED + known.code, progress):
+                return None
+            return self._wait_for_quota(index, known)
+        self._skip(record, remembered, progress)
+        remembered.clear()
+        return self._ask(record, index, progress)
 
     def _skip(self, record: LaunchRecord, indexes: list[int], progress: Progress) -> None:
         """Write down what is passed over, so that no crash goes back to it."""
@@ -165,7 +149,8 @@ class Launcher:
     ) -> Launched | Refused | Pending | None:
         """Ask for one placement; None when it was refused and the next may be tried."""
         if not self._rate.take():
-            return Pending(index, 1.0, "pacing launches at EC2's rate")
+            seconds = max(self._rate.seconds_left, 1.0)
+            return Pending(index, seconds, "pacing launches at EC2's rate")
         progress.first, progress.may_have_asked = index, True
         try:
             machine = self._fleet.run(render_request(record, index))
@@ -173,18 +158,20 @@ class Launcher:
             answer = classify_launch_error(error)
             if answer is not Answer.CAPACITY:
                 return self._other_answer(record, index, error, progress)
-            self._refuse(record, index, error, progress)
-            self._offerings.remember_refusal(record.offering(index), _code(error))
+            self._refuse(record, index, _code(error), _message(error), progress)
+            offering = record.offering(index)
+            self._offerings.remember_refusal(offering, _code(error), UNAVAILABLE_SECONDS)
             return None
         self._offerings.forget_refusal(record.offering(index))
+        self._offerings.forget_refusal(record.quota(index))
         progress.faults = 0
         return self._adopt(record, index, machine)
 
     def _refuse(
-        self, record: LaunchRecord, index: int, error: LaunchFault, progress: Progress
+        self, record: LaunchRecord, index: int, code: str, text: str, progress: Progress
     ) -> None:
-        self._store.write_refusal(record, index, _code(error), _message(error))
-        progress.refused[index] = _code(error)
+        self._store.write_refusal(record, index, code, text)
+        progress.refused[index] = code
         progress.may_have_asked, progress.faults = False, 0
 
     def _adopt(self, record: LaunchRecord, index: int, machine: Observation) -> Launched | Refused:
@@ -210,6 +197,9 @@ class Launcher:
         if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED):
             why = f"EC2 gave no answer ({code}); asking the same again"
             seconds = _backoff(AMBIGUOUS_PAUSE_SECONDS, AMBIGUOUS_PAUSE_LIMIT, progress)
+            if answer is Answer.THROTTLED:
+                # For all: otherwise a job behind might be served first.
+                self._rate.pause(seconds)
             return Pending(index, seconds, why, is_expired=answer is Answer.EXPIRED)
         if answer in (Answer.TOKEN_DEAD, Answer.TOKEN_MISMATCH):
             return self._by_token(record, index, answer, progress)
@@ -220,15 +210,30 @@ class Launcher:
         self, record: LaunchRecord, index: int, error: LaunchFault, progress: Progress
     ) -> Pending | None:
         """Wait, or go on to on-demand: a quota holds for all placements of its capacity type."""
-        market = record.placements[index].capacity_type
-        others = [p.capacity_type for p in record.placements[index:]]
-        if market == "spot" and "on-demand" in others:
-            for skipped in range(index, index + others.index("on-demand")):
-                self._refuse(record, skipped, error, progress)
+        seconds = _backoff(QUOTA_PAUSE_SECONDS, QUOTA_PAUSE_LIMIT, progress)
+        self._offerings.remember_refusal(record.quota(index), _code(error), seconds)
+        if self._leave_spot(record, index, _code(error), progress):
             return None
         why = f"EC2 quota reached ({_code(error)}); raise it in Service Quotas"
         # Nothing was launched, and this placement stays the one to ask.
-        return Pending(index, _backoff(QUOTA_PAUSE_SECONDS, QUOTA_PAUSE_LIMIT, progress), why)
+        progress.may_have_asked = False
+        return Pending(index, seconds, why)
+
+    def _leave_spot(self, record: LaunchRecord, index: int, code: str, progress: Progress) -> bool:
+        """Write all spot placements off, durably, if there are others; the spot quota is used up."""
+        markets = [p.capacity_type for p in record.placements[index:]]
+        if markets[0] != "spot" or "on-demand" not in markets:
+            return False
+        for skipped in range(index, index + markets.index("on-demand")):
+            self._refuse(record, skipped, code, "the quota for spot machines is used up", progress)
+        return True
+
+    def _wait_for_quota(self, index: int, known: Unavailable) -> Pending:
+        """Another job has just met the same quota: who comes first asks first when it is over."""
+        seconds = max(known.until - self._store.clock.now(), 1.0)
+        again = format_duration(seconds)
+        why = f"EC2 quota reached ({known.code}), as a job before found; asked again in {again}"
+        return Pending(index, seconds, why)
 
     def _by_token(
         self, record: LaunchRecord, index: int, answer: Answer, progress: Progress

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, LaunchRate, Pending, Refused
+from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate
+from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, Pending, Refused
 from airflow_ephemeral_ec2.model.admission import EntryState, Stage, admission_order
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.lifetimes import scheduled_end

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.exceptions import BucketError, EphemeralEC2Error, TamperedObjectError
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.record import conclude_tampered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
 
 log = logging.getLogger(__name__)
+_NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
 
 
 @dataclass
@@ -68,8 +69,10 @@ class OpenAttempts:
         self.memories: dict[str, Memory] = {}
         self.closed: set[str] = set()
         """Names that the listing of this pass still shows, though their attempt is over."""
+        self.damaged: dict[str, TamperedObjectError] = {}
+        """Names of which something cannot be read: not acted on, but for being ended."""
         self.tampered: dict[str, TamperedObjectError] = {}
-        """Names of which so little can be read that nobody can conclude them."""
+        """Names that are over, and nobody can read how."""
         self._stories: dict[str, list[str]] = {}
 
     def story_of(self, name: str) -> tuple[str, ...]:
@@ -86,10 +89,23 @@ class OpenAttempts:
         for name in set(self._stories) - names:
             del self._stories[name]
 
+    def tell(self, name: str, line: str) -> None:
+        """Add a line to the story of an attempt, once."""
+        story = self._stories.setdefault(name, [])
+        if line not in story:
+            story.append(line)
+
     def close(self, name: str) -> None:
         """Forget an attempt whose outcome is written."""
-        del self.memories[name]
+        self.memories.pop(name, None)
+        self.damaged.pop(name, None)
         self.closed.add(name)
+
+    def let_go(self) -> None:
+        """Forget all but the stories: another controller acts."""
+        self.memories.clear()
+        self.damaged.clear()
+        self.tampered.clear()
 
     def refresh(self, listing: QueueListing) -> None:
         """Read what is new in the queue, and forget what has left it."""
@@ -97,21 +113,31 @@ class OpenAttempts:
             del self.memories[name]
         self.tampered = {}
         self.closed = set()
-        for name in listing.entries - set(self.memories):
+        self.damaged = {n: e for n, e in self.damaged.items() if n in listing.entries}
+        for name in listing.entries - set(self.memories) - set(self.damaged):
             try:
                 self._read(name)
-            except BucketError as error:
+            except TamperedObjectError as error:
                 # One record that cannot be read must not hold up everybody else's.
-                self._stories[name] = [f"cannot be acted on: {error}"]
-                if isinstance(error, TamperedObjectError):
-                    self.tampered[name] = error
+                self.damage(name, error)
+
+    def damage(self, name: str, error: TamperedObjectError) -> None:
+        """Act on an attempt no more: something of it is not ours."""
+        self.memories.pop(name, None)
+        self.tell(name, f"cannot be acted on: {error}")
+        if _NAME.fullmatch(name):
+            self.damaged[name] = error
+        else:
+            log.error("%s", error)
 
     def _read(self, name: str) -> None:
-        jobkey, _, number = name.rpartition("-a")
-        if not number.isdigit():
+        if not _NAME.fullmatch(name):
             raise TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
-        if self._store.read_outcome(jobkey, int(number)) is not None:
-            # Somebody wrote the entry again after it was closed; the attempt is over all the same.
+        jobkey, _, number = name.rpartition("-a")
+        outcome = self._store.read_outcome(jobkey, int(number))
+        if outcome is not None:
+            # Who recorded it died before the rest, or somebody wrote the entry again.
+            self._store.write_history(outcome)
             self._store.close_entry(name)
             self.closed.add(name)
             return
@@ -119,16 +145,15 @@ class OpenAttempts:
         if entry is None:
             self.closed.add(name)
             return
-        try:
-            record = self._store.read_launch(jobkey, int(number))
-        except TamperedObjectError as error:
-            # Nothing can be launched or judged without it; the machine's own limits end the rest.
-            outcome = conclude_tampered(entry, str(error), self._store.clock.now())
-            self._store.write_outcome(outcome)
-            self._store.close_entry(name)
-            self.closed.add(name)
-            return
+        record = self._store.read_launch(jobkey, int(number))
         self.memories[name] = Memory(entry, record, self._stories.setdefault(name, []))
+
+    def read_any_entry(self, name: str) -> QueueEntry | None:
+        """Read the entry of a damaged attempt, from wherever it can be read."""
+        try:
+            return self._read_entry(name)
+        except TamperedObjectError:
+            return None
 
     def _read_entry(self, name: str) -> QueueEntry | None:
         """Read an entry; one that is not ours any more is made again from its launch record."""
@@ -160,6 +185,8 @@ class OpenAttempts:
             if not isinstance(error, EphemeralEC2Error):
                 log.exception("cannot act on %s", sorted(names))
             for name in names:
+                if isinstance(error, TamperedObjectError) and name in self.memories:
+                    self.damage(name, error)
                 if name in self.memories:
                     # The words of an unknown error may hold anything; its kind is enough here.
                     known = isinstance(error, EphemeralEC2Error)

@@ -86,9 +86,10 @@ class QueueLedger:
         """Return the refusal of an offering while it counts."""
         return find_refusal(self.state, offering, self._store.clock.now())
 
-    def remember_refusal(self, offering: str, code: str) -> None:
-        """Let the jobs behind pass an offering over that has no capacity now."""
-        self.state = remember_refusal(self.state, offering, code, self._store.clock.now())
+    def remember_refusal(self, offering: str, code: str, seconds: float) -> None:
+        """Let the jobs behind not ask for what EC2 has nothing left of now."""
+        now = self._store.clock.now()
+        self.state = remember_refusal(self.state, offering, code, now, seconds)
 
     def forget_refusal(self, offering: str) -> None:
         """Let everybody ask for an offering again: it gave a machine."""

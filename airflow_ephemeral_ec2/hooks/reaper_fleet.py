@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from airflow_ephemeral_ec2.exceptions import AwsError
-from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code, error_message
+from airflow_ephemeral_ec2.exceptions import AwsError, AwsUnavailableError
+from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
+from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES
 from airflow_ephemeral_ec2.model.plan import (
     TAG_ATTEMPT,
     TAG_ENVIRONMENT,
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
     from mypy_boto3_ec2 import EC2Client
 
+log = logging.getLogger(__name__)
+_ALIVE = {
+    "Name": "instance-state-name",
+    "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
+}
 BATCH = 100
 """TerminateInstances takes 1,000 ids; AWS recommends smaller batches (EC2 API reference)."""
 
@@ -47,11 +54,7 @@ class ReaperFleet:
 
         :raises AwsError: EC2 could not be asked; nothing is concluded from that
         """
-        alive = ["pending", "running", "shutting-down", "stopping", "stopped"]
-        filters = [self._own, {"Name": "instance-state-name", "Values": alive}]
-        found: list[Mapping[str, Any]] = []
-        for page in self._pages("describe_instances", filters):
-            found += [item for group in page["Reservations"] for item in group["Instances"]]
+        found = self._instances([self._own, _ALIVE])
         # The tag decides once more, whatever the filter did: nobody else's machine is touched.
         return [self._machine(item) for item in found if self._is_ours(item.get("Tags"))]
 
@@ -72,6 +75,18 @@ class ReaperFleet:
         ours = [i for i in interfaces if self._is_ours(i.get("TagSet"))]
         return found + [i["NetworkInterfaceId"] for i in ours]
 
+    def find_untagged(self, instance_ids: Sequence[str]) -> list[str]:
+        """
+        Return which of these machines live without this environment's tag.
+
+        :raises AwsError: EC2 could not be asked
+        """
+        found = []
+        for start in range(0, len(instance_ids), MAX_FILTER_VALUES):
+            ids = list(instance_ids[start : start + MAX_FILTER_VALUES])
+            found += self._instances([{"Name": "instance-id", "Values": ids}, _ALIVE])
+        return [item["InstanceId"] for item in found if not self._is_ours(item.get("Tags"))]
+
     def end(self, resource_ids: Sequence[str], *, force: bool = False) -> dict[str, str]:
         """End machines, volumes and interfaces; return id -> why for those that could not be."""
         machines = [one for one in resource_ids if one.startswith("i-")]
@@ -90,6 +105,9 @@ class ReaperFleet:
             with aws_call("ec2:TerminateInstances"):
                 self._ec2.terminate_instances(InstanceIds=list(ids), **how)
         except AwsError as error:
+            if isinstance(error, AwsUnavailableError):
+                # Not because of one of them: more calls would only make it worse.
+                return dict.fromkeys(ids, str(error))
             if len(ids) > 1:
                 half = len(ids) // 2
                 first = self._terminate(ids[:half], force=force)
@@ -109,6 +127,7 @@ class ReaperFleet:
             self._ec2.modify_instance_attribute(
                 InstanceId=instance_id, DisableApiTermination={"Value": False}
             )
+            log.warning("%s was protected against termination; the protection is off", instance_id)
             self._ec2.terminate_instances(InstanceIds=[instance_id])
 
         return self._try(instance_id, unprotect)
@@ -122,10 +141,13 @@ class ReaperFleet:
     @staticmethod
     def _try(resource_id: str, act: Any) -> dict[str, str]:  # noqa: ANN401 - a call without arguments
         try:
-            act()
-        except ClientError as error:
-            if not error_code(error).endswith(".NotFound"):
-                return {resource_id: f"{error_code(error)}: {error_message(error)}"}
+            with aws_call(f"end {resource_id}"):
+                act()
+        except AwsError as error:
+            cause = error.__cause__
+            code = error_code(cause) if isinstance(cause, ClientError) else ""
+            if not code.endswith(".NotFound"):
+                return {resource_id: str(error)}
         return {}
 
     @property
@@ -134,6 +156,12 @@ class ReaperFleet:
 
     def _is_ours(self, tags: Sequence[Mapping[str, str]] | None) -> bool:
         return _tag(tags, TAG_ENVIRONMENT) == self.environment
+
+    def _instances(self, filters: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        for page in self._pages("describe_instances", filters):
+            found += [item for group in page["Reservations"] for item in group["Instances"]]
+        return found
 
     def _pages(self, operation: str, filters: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
         found = []
@@ -155,12 +183,13 @@ class ReaperFleet:
         tags = item.get("Tags")
         lifetime = _tag(tags, TAG_MAX_LIFETIME)
         attached = _attached_at(item)
-        attempt = _tag(tags, TAG_ATTEMPT)
         return SeenMachine(
             instance_id=item["InstanceId"],
             state=item["State"]["Name"],
-            label=f"{_tag(tags, TAG_PAYER)}/{_tag(tags, TAG_JOB)}, attempt {attempt}",
-            name=f"{_tag(tags, TAG_JOBKEY)}-a{attempt}",
+            payer=_tag(tags, TAG_PAYER),
+            job=_tag(tags, TAG_JOB),
+            jobkey=_tag(tags, TAG_JOBKEY),
+            attempt=_tag(tags, TAG_ATTEMPT),
             age=self.now - attached.timestamp() if attached else None,
             max_lifetime=float(lifetime) if lifetime.isascii() and lifetime.isdigit() else None,
         )

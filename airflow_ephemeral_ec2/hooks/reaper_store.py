@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
+from airflow_ephemeral_ec2.hooks.bucket import CHECKSUM
 from airflow_ephemeral_ec2.model.reap import Sightings
 
 if TYPE_CHECKING:
@@ -76,4 +77,6 @@ class ReaperStore:
     def _write(self, name: str, body: bytes) -> None:
         key = self._prefix + name
         with aws_call(f"write s3://{self._bucket.bucket}/{key}", bucket=self._bucket.bucket):
-            self._bucket.s3.put_object(Bucket=self._bucket.bucket, Key=key, Body=body)
+            self._bucket.s3.put_object(
+                Bucket=self._bucket.bucket, Key=key, Body=body, ChecksumAlgorithm=CHECKSUM
+            )

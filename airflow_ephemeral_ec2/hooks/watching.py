@@ -116,7 +116,7 @@ class Watching:
             fleet.terminate([m.instance_id for m in machines if not m.is_dead])
         lock = None if is_free else self._store.read_start_lock(record)
         holder = lock.instance_id if lock else None
-        alive = [m.instance_id for m in machines if not m.is_dead]
+        alive = [m for m in machines if not m.is_dead]
         if holder is None and not alive:
             self._close(name, verdict)
             return
@@ -125,7 +125,11 @@ class Watching:
         self._store.write_kill(name, kill)
         launched_at = state.admitted_at or self._store.clock.now()
         self._ledger.set(
-            name, stage=Stage.LAUNCHED, instance_id=holder or alive[0], launched_at=launched_at
+            name,
+            stage=Stage.LAUNCHED,
+            instance_id=holder or alive[0].instance_id,
+            arn=(lock.arn if lock and holder else alive[0].arn) or None,
+            launched_at=launched_at,
         )
 
     def watch(self, now: float, kills: frozenset[str]) -> None:
@@ -173,7 +177,8 @@ class Watching:
             self._press_on(name, look, fleet)
         elif is_killed:
             fleet.terminate([observation.instance_id])
-        else:
+        elif not self._open.memories[name].misses:
+            # What a full sweep does not show is unknown, and no deadline can end it.
             self._end_overdue(name, look, fleet)
 
     def _conclude(self, name: str, look: Look, fleet: Fleet) -> None:
@@ -183,7 +188,7 @@ class Watching:
         holder = evidence.other_holder(observation)
         if holder is not None:
             # Another machine of this attempt has the start lock: that one speaks for it.
-            self._ledger.set(name, instance_id=holder, arn=None)
+            self._ledger.set(name, instance_id=holder, arn=evidence.holder_arn)
             return
         marker, has_console = None, False
         if evidence.report is None and observation.state == "terminated":

@@ -21,6 +21,9 @@ class QueueEntry(Spec):
     nonce: str
     payer: str
     job: str
+    aws_conn_id: str = ""
+    region: str = ""
+    """Where its machine is looked for if the launch record cannot be read; empty: unknown."""
     business_date: str
     priority: int
     vcpus: int
@@ -74,7 +77,7 @@ UNAVAILABLE_SECONDS = 180.0
 
 
 class Unavailable(Spec):
-    """An offering that EC2 refused for want of capacity."""
+    """An offering or a quota that EC2 has nothing left of."""
 
     until: float
     """Bucket's clock; then the most important job that wants it asks first."""
@@ -98,7 +101,7 @@ class QueueState(Spec):
     limit_vcpus: int | None = None
     entries: dict[str, EntryState] = Field(default_factory=dict)
     unavailable: dict[str, Unavailable] = Field(default_factory=dict)
-    """Offering (connection, region, type, subnet, capacity type) -> its refusal."""
+    """Offering (connection, region, type, subnet, capacity type) or quota -> its refusal."""
     lease: Lease | None = None
     is_rebuilt: bool = False
     """The state was lost: nobody is admitted before EC2 has been asked what is out."""
@@ -193,10 +196,12 @@ def merge_arrivals(
     )
 
 
-def remember_refusal(state: QueueState, offering: str, code: str, now: float) -> QueueState:
+def remember_refusal(
+    state: QueueState, offering: str, code: str, now: float, seconds: float = UNAVAILABLE_SECONDS
+) -> QueueState:
     """Remember that an offering has no capacity now; refusals that are over are dropped."""
     known = {name: found for name, found in state.unavailable.items() if found.until > now}
-    known[offering] = Unavailable(until=now + UNAVAILABLE_SECONDS, code=code)
+    known[offering] = Unavailable(until=now + seconds, code=code)
     return state.model_copy(update={"unavailable": known})
 
 

@@ -95,6 +95,8 @@ class StartLock:
     revoked: str | None
     is_foreign: bool = False
     """The object is there and is not what an agent or this package writes."""
+    arn: str = ""
+    """Of the instance that took it: its report is found even if EC2 never showed the machine."""
 
 
 KILL_STOPPED = "stopped"
@@ -178,15 +180,23 @@ def _judge_job(
 
 
 def _judge_interruption(observation: Observation, kill: Kill | None) -> Verdict:
+    code, kill = _why_it_ended(observation, kill)
     if kill is not None:
         return _judge_kill(kill)
-    if observation.reason_code.startswith("Server.Spot"):
+    if code.startswith("Server.Spot"):
         return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
-    if observation.reason_code == "Client.UserInitiatedShutdown":
+    if code == "Client.UserInitiatedShutdown":
         return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
     return Verdict(
         Outcome.INFRA_FAILED, "the machine was shut down while the job ran", Budget.INFRA
     )
+
+
+def _why_it_ended(observation: Observation, kill: Kill | None) -> tuple[str, Kill | None]:
+    """We terminate what somebody has stopped; why it stopped is what counts then."""
+    if kill is not None and kill.reason == KILL_STOPPED:
+        return kill.by, None
+    return observation.reason_code, kill
 
 
 def _judge_setup(report: Report, spec: JobSpec) -> Verdict:
@@ -222,10 +232,7 @@ def _judge_kill(kill: Kill) -> Verdict:
 
 
 def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill | None) -> Verdict:
-    code = observation.reason_code
-    if kill is not None and kill.reason == KILL_STOPPED:
-        # We terminated what somebody had stopped; why it stopped is what counts.
-        code, kill = kill.by, None
+    code, kill = _why_it_ended(observation, kill)
     if code.startswith("Server.Spot"):
         return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
     if kill is not None:

@@ -1,4 +1,4 @@
-"""A job and its facts -> the one frozen launch record; a record and a placement -> one request."""
+"""A job and its facts -> the one frozen launch record, and its entry in the queue."""
 
 import base64
 import hashlib
@@ -11,6 +11,7 @@ from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.model.admission import QueueEntry
 from airflow_ephemeral_ec2.model.duration import compact_duration
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_client_token
+from airflow_ephemeral_ec2.model.quota import quota_family
 from airflow_ephemeral_ec2.model.spec import CapacityType, ImageFacts, InstanceFacts, JobSpec, Spec
 from airflow_ephemeral_ec2.model.user_data import check_size, render_user_data
 
@@ -99,6 +100,12 @@ class LaunchRecord(Spec):
         spec, placement = self.spec, self.placements[placement_index]
         kind = f"{placement.instance_type}/{placement.subnet}/{placement.capacity_type}"
         return f"{spec.aws_conn_id}/{spec.region}/{kind}"
+
+    def quota(self, placement_index: int) -> str:
+        """Name the limit of the account that a placement counts against, the same for all jobs."""
+        spec, placement = self.spec, self.placements[placement_index]
+        family = quota_family(placement.instance_type)
+        return f"{spec.aws_conn_id}/{spec.region}/quota/{family}/{placement.capacity_type}"
 
     @property
     def vcpus(self) -> int:
@@ -198,59 +205,6 @@ def plan_placements(spec: JobSpec, facts: LaunchFacts) -> tuple[Placement, ...]:
     )
 
 
-def render_request(record: LaunchRecord, placement_index: int) -> dict[str, object]:
-    """
-    Write the RunInstances arguments of one placement.
-
-    The shape is not negotiable: it ends itself, keeps no disk, has no public address, no key pair
-    and no second hop to its credentials.
-    """
-    placement, spec = record.placements[placement_index], record.spec
-    request: dict[str, object] = {
-        "ImageId": record.image_id,
-        "InstanceType": placement.instance_type,
-        "MinCount": 1,
-        "MaxCount": 1,
-        "ClientToken": placement.client_token,
-        # botocore encodes it again for the wire.
-        "UserData": base64.b64decode(record.user_data),
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "IamInstanceProfile": _profile(spec.instance_profile),
-        "NetworkInterfaces": [
-            {
-                "DeviceIndex": 0,
-                "SubnetId": placement.subnet,
-                "Groups": list(spec.security_groups),
-                "AssociatePublicIpAddress": False,
-                "DeleteOnTermination": True,
-            }
-        ],
-        "BlockDeviceMappings": [{"DeviceName": record.root_device, "Ebs": _volume(spec)}],
-        "MetadataOptions": {
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": 1,
-            "HttpEndpoint": "enabled",
-            "HttpProtocolIpv6": "disabled",
-            "InstanceMetadataTags": "disabled",
-        },
-        "MaintenanceOptions": {"AutoRecovery": "disabled"},
-        "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
-        "TagSpecifications": [
-            {"ResourceType": resource, "Tags": _tags(record)}
-            for resource in _tagged_resources(placement)
-        ],
-    }
-    if placement.capacity_type == "spot":
-        request["InstanceMarketOptions"] = {
-            "MarketType": "spot",
-            "SpotOptions": {
-                "SpotInstanceType": "one-time",
-                "InstanceInterruptionBehavior": "terminate",
-            },
-        }
-    return request
-
-
 def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
     """Write what admission needs to know about an attempt."""
     spec = record.spec
@@ -260,6 +214,8 @@ def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
         nonce=record.nonce,
         payer=spec.payer,
         job=spec.job,
+        aws_conn_id=spec.aws_conn_id,
+        region=spec.region,
         business_date=record.business_date,
         priority=spec.priority,
         vcpus=record.vcpus,
@@ -314,37 +270,3 @@ def _check_architectures(spec: JobSpec, facts: LaunchFacts) -> None:
                 f"AMI {spec.ami} is {facts.image.architecture}. Choose one architecture."
             )
             raise ConfigurationError(msg)
-
-
-def _profile(name_or_arn: str) -> dict[str, str]:
-    return {"Arn": name_or_arn} if name_or_arn.startswith("arn:") else {"Name": name_or_arn}
-
-
-def _volume(spec: JobSpec) -> dict[str, object]:
-    volume: dict[str, object] = {
-        "VolumeSize": spec.volume_gib,
-        "VolumeType": "gp3",
-        "Encrypted": True,
-        "DeleteOnTermination": True,
-    }
-    return volume | ({"KmsKeyId": spec.kms_key} if spec.kms_key else {})
-
-
-def _tagged_resources(placement: Placement) -> tuple[str, ...]:
-    # Tagging a spot request that does not exist is an error, so only spot placements name it.
-    spot = ("spot-instances-request",) if placement.capacity_type == "spot" else ()
-    return ("instance", "volume", "network-interface", *spot)
-
-
-def _tags(record: LaunchRecord) -> list[dict[str, str]]:
-    spec = record.spec
-    tags = dict(spec.tags) | {
-        "Name": f"{record.environment}/{spec.payer}/{spec.job}",
-        TAG_ENVIRONMENT: record.environment,
-        TAG_JOBKEY: record.jobkey,
-        TAG_ATTEMPT: str(record.attempt),
-        TAG_PAYER: spec.payer,
-        TAG_JOB: spec.job,
-        TAG_MAX_LIFETIME: str(spec.max_lifetime_seconds),
-    }
-    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]

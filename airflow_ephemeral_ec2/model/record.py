@@ -42,6 +42,9 @@ class Times(Spec):
     detected: float | None = None
 
 
+UNKNOWN = "unknown"
+
+
 class OutcomeRecord(Spec):
     """How an attempt ended; written once, no job output in it."""
 
@@ -140,22 +143,25 @@ def conclude(
     )
 
 
-def conclude_tampered(entry: QueueEntry, reason: str, now: float) -> OutcomeRecord:
-    """Write the outcome of an attempt whose launch record cannot be read."""
+def conclude_tampered(
+    name: str, entry: QueueEntry | None, reason: str, now: float
+) -> OutcomeRecord:
+    """Write the outcome of an attempt of which something cannot be read, with what can be."""
+    jobkey, _, number = name.rpartition("-a")
     return OutcomeRecord(
-        title=entry.title,
-        payer=entry.payer,
-        job=entry.job,
-        business_date=entry.business_date,
-        jobkey=entry.jobkey,
-        attempt=entry.attempt,
+        title=entry.title if entry else name,
+        payer=entry.payer if entry else UNKNOWN,
+        job=entry.job if entry else UNKNOWN,
+        business_date=entry.business_date if entry else UNKNOWN,
+        jobkey=jobkey,
+        attempt=int(number),
         epoch="",
         array_index=0,
         outcome=Outcome.TAMPERED,
         reason=reason,
         budget=Budget.NONE,
         asked="",
-        times=Times(requested=entry.requested_at, detected=now),
+        times=Times(requested=entry.requested_at if entry else now, detected=now),
     )
 
 

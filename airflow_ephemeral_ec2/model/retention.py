@@ -10,36 +10,56 @@ LOG_DAYS = 30
 
 _MINIMUM_DAYS = {"jobs/": RECORD_DAYS, "by-date/": RECORD_DAYS, "history/": RECORD_DAYS,
                  "code/": RECORD_DAYS, "machines/": LOG_DAYS}  # fmt: skip
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _NEVER = ("environment.json", "queue/", "queue-state.json")
 
 
 def find_retention_problems(rules: Sequence[Mapping[str, Any]], environment: str) -> list[str]:
     """
-    Name the lifecycle rules that would delete what may still be needed.
+    Name the lifecycle rules that would take away what may still be needed.
 
     Launch records and start locks must outlive every retry, or a retry could run the work twice.
+    An object in an archive class cannot be read either (S3 user guide, "Restoring an archived
+    object"). Old versions and delete markers may always go, and so may what carries object tags:
+    nothing of ours does.
 
     :param rules: as ``GetBucketLifecycleConfiguration`` returns them
     """
     problems = []
     for rule in rules:
-        days = rule.get("Expiration", {}).get("Days")
-        if rule.get("Status") != "Enabled" or (
-            "Date" not in rule.get("Expiration", {}) and not days
-        ):
+        if rule.get("Status") != "Enabled" or _needs_tags(rule):
             continue
         prefix = _prefix_of(rule)
-        for name, minimum in _limits():
-            if _overlaps(prefix, f"{environment}/{name}") and (
-                minimum is None or not days or days < minimum
-            ):
-                allowed = "never" if minimum is None else f"after {minimum} days or more"
-                when = f"after {days} days" if days else "on a date"
-                problems.append(
-                    f"lifecycle rule {rule.get('ID', '(no name)')!r} (prefix {prefix!r}) deletes "
-                    f"{environment}/{name} {when}; allowed: {allowed}"
-                )
+        for what, days in _losses(rule):
+            for name, minimum in _limits():
+                is_soon = minimum is None or days is None or days < minimum
+                if is_soon and _overlaps(prefix, f"{environment}/{name}"):
+                    allowed = "never" if minimum is None else f"after {minimum} days or more"
+                    when = "on a date" if days is None else f"after {days} days"
+                    problems.append(
+                        f"lifecycle rule {rule.get('ID', '(no name)')!r} (prefix {prefix!r}) "
+                        f"{what} {environment}/{name} {when}; allowed: {allowed}"
+                    )
     return problems
+
+
+def _losses(rule: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """Return how current objects become unreadable, and after how many days; None: on a date."""
+    found: list[tuple[str, int | None]] = []
+    expiration = rule.get("Expiration", {})
+    if "Days" in expiration or "Date" in expiration:
+        found.append(("deletes", expiration.get("Days")))
+    found += [
+        ("archives", transition.get("Days"))
+        for transition in rule.get("Transitions", ())
+        if transition.get("StorageClass") in _ARCHIVES
+    ]
+    return found
+
+
+def _needs_tags(rule: Mapping[str, Any]) -> bool:
+    found = rule.get("Filter", {})
+    return bool(found.get("Tag") or found.get("And", {}).get("Tags"))
 
 
 def _limits() -> list[tuple[str, int | None]]:

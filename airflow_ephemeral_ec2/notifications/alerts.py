@@ -8,7 +8,9 @@ never a word of the job's output.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+log = logging.getLogger(__name__)
 CONTEXT_KEY = "ephemeral_ec2"
 FAILED, NO_CAPACITY = "failed", "no_capacity"
 WAITING, ORPHAN = "waiting", "orphan"
@@ -98,14 +101,20 @@ def payload_of(context: Any, event: str) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _outcome_of(ti: Any) -> Mapping[str, Any]:  # noqa: ANN401
-    value = ti.xcom_pull(task_ids=ti.task_id, key="return_value", map_indexes=ti.map_index)
+    try:
+        value = ti.xcom_pull(task_ids=ti.task_id, key="return_value", map_indexes=ti.map_index)
+    except Exception:
+        # The DAG processor, for example, may have no way to XCom: who fails is known all the same.
+        log.warning("cannot read what the attempt came to", exc_info=True)
+        return {}
     value = value[0] if isinstance(value, list) and value else value
     return value if isinstance(value, dict) else {}
 
 
 def tell(notifier: BaseNotifier, payload: Mapping[str, Any], context: Any) -> None:  # noqa: ANN401
     """Run a notifier with the payload in its templates' context."""
-    notifier({**context, CONTEXT_KEY: dict(payload)})
+    # Rendering replaces the templates of a notifier; it may be needed for another payload.
+    copy(notifier)({**context, CONTEXT_KEY: dict(payload)})
 
 
 def _listed(notifiers: Notifiers) -> Sequence[BaseNotifier]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseNotifier
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.admission import QueueEntry
+    from airflow_ephemeral_ec2.model.reap import Finding
 
 
 class EphemeralEC2ReapOperator(BaseOperator):
@@ -76,14 +78,15 @@ class EphemeralEC2ReapOperator(BaseOperator):
         """
         settings = settings_from_airflow()
         store = open_store(settings)
-        results, failures = [], []
+        results: list[ReapResult] = []
+        failures = []
         for region in self.regions or (settings.region,):
             try:
-                results.append(self._reap(settings, store, region, context))
+                results += self._reap(settings, store, region, context)
             except AwsError as error:
                 failures.append(error)
         abandoned = self._end_abandoned(settings, store)
-        self._check_retention(store)
+        retention = self._check_retention(store)
         try:
             self._tell_of_long_waits(store, context)
         except EphemeralEC2Error as error:
@@ -91,30 +94,47 @@ class EphemeralEC2ReapOperator(BaseOperator):
         if failures:
             raise failures[0]
         ended = [one.resource_id for result in results for one in result.plan.orphans]
-        seen = sum(result.machines for result in results)
-        return {"machines": seen, "orphans": ended, "abandoned": abandoned}
+        last = {result.region: result for result in results}.values()
+        return {
+            "machines": sum(result.machines for result in last),
+            "orphans": ended,
+            "suspects": [one.resource_id for result in last for one in result.plan.suspects],
+            "problems": {one: why for result in last for one, why in result.problems.items()},
+            "alarms": [alarm for result in last for alarm in result.alarms],
+            "abandoned": abandoned,
+            "retention": retention,
+        }
 
-    def _reap(self, settings: Settings, store: JobStore, region: str, context: Any) -> ReapResult:  # noqa: ANN401
+    def _reap(
+        self,
+        settings: Settings,
+        store: JobStore,
+        region: str,
+        context: Any,  # noqa: ANN401
+    ) -> list[ReapResult]:
         clients = connect(self.aws_conn_id or settings.aws_conn_id, region)
         fleet = ReaperFleet(clients.ec2, settings.environment, region)
-        result = Reaper(fleet, store).make_pass(is_dry_run=self.only_look)
-        for line in describe_pass(result):
-            self.log.info(line)
-        for one in result.new_orphans:
-            payer, _, rest = one.label.partition("/")
-            payload = {
-                "event": ORPHAN,
-                "payer": payer,
-                "job": rest.partition(",")[0],
-                "business_date": None,
-                "attempt": rest.rpartition(" ")[2],
-                "outcome": None,
-                "reason": f"{one.resource_id} in {region}: {one.detail}",
-                "link": getattr(context["ti"], "log_url", None),
-            }
-            for notifier in self.on_orphan:
-                tell(notifier, payload, context)
-        return result
+        results = Reaper(fleet, store).reap(is_dry_run=self.only_look)
+        for result in results:
+            for line in describe_pass(result):
+                self.log.info(line)
+            for one in () if self.only_look else result.new_orphans:
+                self._tell(self.on_orphan, _orphan_payload(one, region), context)
+        return results
+
+    def _tell(
+        self,
+        notifiers: Sequence[BaseNotifier],
+        payload: dict[str, Any],
+        context: Any,  # noqa: ANN401
+    ) -> None:
+        link = getattr(context["ti"], "log_url", None)
+        for notifier in notifiers:
+            try:
+                tell(notifier, payload | {"link": link}, context)
+            except Exception:
+                # A template with a mistake must not keep machines alive.
+                self.log.exception("cannot tell of %s", payload["reason"])
 
     def _end_abandoned(self, settings: Settings, store: JobStore) -> list[str]:
         """End attempts whose task was over on two passes; the first is remembered in the bucket."""
@@ -134,14 +154,22 @@ class EphemeralEC2ReapOperator(BaseOperator):
                     "%s: its task is %s, and it is still open; looked at again", name, state
                 )
                 continue
-            jobkey, _, number = name.rpartition("-a")
-            spec = store.read_launch(jobkey, int(number)).spec
-            fleet = open_fleet(settings, spec.aws_conn_id, spec.region)
-            kill = Kill("cancelled", by=f"the reaper (task {state})")
-            if kill_attempt(store, fleet, jobkey, int(number), kill):
-                ended.append(name)
-                self.log.warning("%s: its task is %s; ended", name, state)
+            try:
+                if self._end_attempt(settings, store, name, state):
+                    ended.append(name)
+            except EphemeralEC2Error as error:
+                self.log.error("cannot end %s, whose task is %s: %s", name, state, error)  # noqa: TRY400 - the error says all
         return ended
+
+    def _end_attempt(self, settings: Settings, store: JobStore, name: str, state: str) -> bool:
+        jobkey, _, number = name.rpartition("-a")
+        spec = store.read_launch(jobkey, int(number)).spec
+        fleet = open_fleet(settings, spec.aws_conn_id, spec.region)
+        kill = Kill("cancelled", by=f"the reaper (task {state})")
+        is_ended = kill_attempt(store, fleet, jobkey, int(number), kill)
+        if is_ended:
+            self.log.warning("%s: its task is %s; ended", name, state)
+        return is_ended
 
     def _states_of(self, dag_id: str, task_id: str) -> dict[tuple[str, int], str] | None:
         try:
@@ -151,14 +179,16 @@ class EphemeralEC2ReapOperator(BaseOperator):
             self.log.exception("cannot ask Airflow for the tasks %s.%s", dag_id, task_id)
             return None
 
-    def _check_retention(self, store: JobStore) -> None:
+    def _check_retention(self, store: JobStore) -> list[str]:
         try:
             rules = ReaperStore(store, store.environment).read_lifecycle()
         except AwsError as error:
             self.log.warning("cannot read the bucket's lifecycle rules: %s", error)
-            return
-        for problem in find_retention_problems(rules, store.environment):
+            return []
+        problems = find_retention_problems(rules, store.environment)
+        for problem in problems:
             self.log.error("retention: %s", problem)
+        return problems
 
     def _tell_of_long_waits(self, store: JobStore, context: Any) -> None:  # noqa: ANN401
         if self.waiting_longer_than is None:
@@ -172,17 +202,32 @@ class EphemeralEC2ReapOperator(BaseOperator):
                 continue
             waited = now - entry.requested_at
             if waited > self.waiting_longer_than.total_seconds() and notes.tell_once(name):
-                reason = f"waits for {format_duration(waited)} to be launched"
-                self.log.warning("%s %s", entry.title, reason)
-                payload = {
-                    "event": WAITING,
-                    "payer": entry.payer,
-                    "job": entry.job,
-                    "business_date": entry.business_date,
-                    "attempt": entry.attempt,
-                    "outcome": None,
-                    "reason": reason,
-                    "link": getattr(context["ti"], "log_url", None),
-                }
-                for notifier in self.on_waiting:
-                    tell(notifier, payload, context)
+                payload = _waiting_payload(entry, waited)
+                self.log.warning("%s %s", entry.title, payload["reason"])
+                self._tell(self.on_waiting, payload, context)
+
+
+def _orphan_payload(orphan: Finding, region: str) -> dict[str, Any]:
+    machine = orphan.machine
+    attempt = machine.attempt if machine else ""
+    return {
+        "event": ORPHAN,
+        "payer": (machine.payer or None) if machine else None,
+        "job": (machine.job or None) if machine else None,
+        "business_date": None,
+        "attempt": int(attempt) if attempt.isdecimal() else None,
+        "outcome": None,
+        "reason": f"{orphan.resource_id} in {region}: {orphan.detail}",
+    }
+
+
+def _waiting_payload(entry: QueueEntry, waited: float) -> dict[str, Any]:
+    return {
+        "event": WAITING,
+        "payer": entry.payer,
+        "job": entry.job,
+        "business_date": entry.business_date,
+        "attempt": entry.attempt,
+        "outcome": None,
+        "reason": f"waits for {format_duration(waited)} to be launched",
+    }

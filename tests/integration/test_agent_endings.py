@@ -49,7 +49,8 @@ def test_the_result_file_travels_with_the_report(machine):
     assert report["result"] == {"rows": 5}
 
 
-def test_output_never_reaches_the_console(machine):
+def test_R21_output_never_reaches_the_console(machine):
+    """The job prints; nothing of it may reach the console."""
     machine.run(sh("echo PHI; echo PHI >&2; exit 3"))
 
     assert "PHI" not in machine.console
@@ -105,7 +106,8 @@ def test_a_job_over_its_time_gets_sigterm_and_is_reported_as_timed_out(machine):
     assert machine.log() == "bye\n"
 
 
-def test_a_job_that_ignores_sigterm_gets_sigkill_after_its_grace(machine):
+def test_R20_a_job_that_ignores_sigterm_gets_sigkill_after_its_grace(machine):
+    """The job ignores SIGTERM."""
     report = machine.run(
         sh("trap '' TERM; while :; do sleep 0.1; done", max_runtime=1, stop_grace=1)
     )
@@ -196,7 +198,8 @@ def agent_memory(pid: int) -> int:
     return 0
 
 
-def test_a_job_that_prints_hundreds_of_megabytes_stays_within_log_and_memory(machine):
+def test_R21_a_job_that_prints_hundreds_of_megabytes_stays_within_log_and_memory(machine):
+    """The job floods its log."""
     size = 300 << 20
     process = machine.start(
         sh(f"head -c {size} /dev/zero; echo the end; exit 3", log_limit=2 << 20)

@@ -68,7 +68,8 @@ def test_the_lock_names_machine_boot_and_nonce(machine):
 @pytest.mark.parametrize(
     "holder", [{"instance_id": "i-0other", "nonce": NONCE}, {"revoked": "killed"}]
 )
-def test_a_machine_without_the_lock_does_not_run_the_job(machine, holder):
+def test_B7_a_machine_without_the_lock_does_not_run_the_job(machine, holder):
+    """Another instance holds the start lock."""
     machine.s3.put_object(Bucket=BUCKET, Key=LOCK, Body=json.dumps(holder).encode())
 
     report = machine.run(sh("echo started"))
@@ -78,7 +79,8 @@ def test_a_machine_without_the_lock_does_not_run_the_job(machine, holder):
     assert machine.is_off
 
 
-def test_a_second_start_of_the_agent_on_the_same_machine_does_not_run_the_job_again(machine):
+def test_R12_a_second_start_of_the_agent_on_the_same_machine_does_not_run_the_job_again(machine):
+    """The agent starts a second time on the same machine."""
     machine.run(sh("echo once"))
     (machine.home / "off").unlink()
     (machine.home / "bin" / "python3").unlink()
@@ -100,7 +102,8 @@ def test_a_lost_answer_to_the_own_lock_counts_as_won(machine, gateway):
     assert len([path for method, path in gateway.asked if writes_lock(method, path)]) == 2
 
 
-def test_a_lost_answer_to_the_report_ends_the_machine_all_the_same(machine, gateway):
+def test_E2_a_lost_answer_to_the_report_ends_the_machine_all_the_same(machine, gateway):
+    """The report is written, its answer lost."""
     gateway.rules.append(Rule(lambda m, p: p.endswith("report.json"), lose_answer=True, times=1))
 
     report = machine.run(sh("exit 7"))
@@ -115,7 +118,8 @@ def test_a_conflict_on_the_lock_is_asked_again(machine, gateway):
     assert machine.run(sh("exit 0"))["exit_code"] == 0
 
 
-def test_a_refused_lock_is_reported_and_the_job_not_started(machine, gateway):
+def test_B6_a_refused_lock_is_reported_and_the_job_not_started(machine, gateway):
+    """S3 answers 403 to the start lock."""
     denied = b"<Error><Code>AccessDenied</Code></Error>"
     gateway.rules.append(Rule(writes_lock, status=403, body=denied))
 
@@ -126,7 +130,8 @@ def test_a_refused_lock_is_reported_and_the_job_not_started(machine, gateway):
     assert machine.log() == ""
 
 
-def test_a_clock_an_hour_off_is_corrected_by_s3s_own(machine, gateway):
+def test_B14_a_clock_an_hour_off_is_corrected_by_s3s_own(machine, gateway):
+    """The clock of the machine is an hour off."""
     gateway.skew = 3600.0
 
     report = machine.run(sh("exit 0"))
@@ -137,7 +142,8 @@ def test_a_clock_an_hour_off_is_corrected_by_s3s_own(machine, gateway):
     assert time.strftime("%Y-%m-%dT%H", started) == expected
 
 
-def test_s3_away_during_the_job_holds_nothing_up_and_the_log_arrives_later(machine, gateway):
+def test_R8_s3_away_during_the_job_holds_nothing_up_and_the_log_arrives_later(machine, gateway):
+    """S3 is away while the job runs."""
     rule = Rule(is_of_machine, status=503)
     gateway.rules.append(rule)
     machine.start(sh("echo first; sleep 3; echo last; exit 5"))
@@ -150,7 +156,8 @@ def test_s3_away_during_the_job_holds_nothing_up_and_the_log_arrives_later(machi
     assert machine.log() == "first\nlast\n"
 
 
-def test_s3_away_for_good_leaves_the_console_marker_and_no_machine(machine, gateway):
+def test_B5_E1_s3_away_for_good_leaves_the_console_marker_and_no_machine(machine, gateway):
+    """S3 never answers."""
     gateway.rules.append(Rule(is_of_machine, status=503))
 
     report = machine.run(sh("exit 65", boot_timeout=2))
@@ -160,7 +167,8 @@ def test_s3_away_for_good_leaves_the_console_marker_and_no_machine(machine, gate
     assert machine.is_off
 
 
-def test_no_metadata_at_all_leaves_the_console_marker_and_no_machine(machine):
+def test_B2_no_metadata_at_all_leaves_the_console_marker_and_no_machine(machine):
+    """The metadata service never answers."""
     machine.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "http://127.0.0.1:1"
 
     machine.run(sh("echo started", boot_timeout=1))
@@ -170,7 +178,8 @@ def test_no_metadata_at_all_leaves_the_console_marker_and_no_machine(machine):
     assert machine.is_off
 
 
-def test_credentials_that_come_late_are_waited_for(machine):
+def test_B4_credentials_that_come_late_are_waited_for(machine):
+    """The role credentials are missing at first."""
     machine.metadata.credentials_after = 1.5
 
     assert machine.run(sh("exit 0"))["exit_code"] == 0
@@ -200,7 +209,8 @@ def test_sigterm_before_the_job_keeps_it_from_starting(machine):
     assert machine.is_off
 
 
-def test_a_spot_notice_reaches_the_job_as_sigterm(machine):
+def test_R15_a_spot_notice_reaches_the_job_as_sigterm(machine):
+    """EC2 gives notice of the end of a spot machine."""
     machine.start(sh("trap 'exit 13' TERM; echo up; sleep 60 & wait"))
     wait_until(lambda: "up" in machine.log(), what="the job's start")
 

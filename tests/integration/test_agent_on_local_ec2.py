@@ -109,7 +109,8 @@ def test_the_job_reads_its_own_payer_and_nobody_elses(cloud):
     ]
 
 
-def test_the_job_can_touch_neither_reports_nor_locks(cloud):
+def test_R22_the_job_can_touch_neither_reports_nor_locks(cloud):
+    """The job tries to write a report and a start lock with its own credentials."""
     arn = contract.instance_arn("us-east-1", cloud.account, "i-0abc")
     lock = contract.start_lock_key(ENV, "other", 1, NONCE)
     tries = (f"put {STATE} {contract.report_key(ENV, arn)}", f"put {STATE} {lock}")

@@ -2,23 +2,15 @@
 
 import hashlib
 import threading
-import time
 
 import pytest
 
 from airflow_ephemeral_ec2.contract import code_key
-from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, kill_attempt, open_attempt
-from airflow_ephemeral_ec2.hooks.clients import Clients
-from airflow_ephemeral_ec2.hooks.controller import Controller
-from airflow_ephemeral_ec2.hooks.fleet import Fleet
-from airflow_ephemeral_ec2.hooks.job_store import JobStore
+from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.local.testing import local_ec2
-from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.spec import LockFile
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
-
-AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+from tests.integration.engine import Engine
 
 FORK_AWAY = """
 import os, time
@@ -43,44 +35,6 @@ for command in (["poweroff"], ["shutdown", "-h", "now"], ["systemctl", "poweroff
 sys.exit(4)
 """
 FLOOD = "import sys\nfor _ in range(300_000): sys.stdout.write('y' * 99 + chr(10))\nsys.exit(5)"
-
-
-class Engine:
-    """Opens attempts and waits for them, as the operator does, against one local EC2."""
-
-    def __init__(self, cloud, make_spec):
-        self.cloud = cloud
-        clients = Clients(lambda service, config: cloud.client(service, config=config))
-        self.store = JobStore(clients.s3, "records", "demo")
-        self.fleet = Fleet(clients, "demo", "us-east-1")
-        self._make_spec = make_spec
-        self._runs = 0
-
-    def open(self, lock=None, **changes):
-        self._runs += 1
-        spec = self._make_spec(ami=AMI, **changes)
-        order = LaunchOrder(
-            spec=spec,
-            lock=lock or LockFile(),
-            table="payers.yaml",
-            table_version="t",
-            limit_vcpus=None,
-            identity=TaskIdentity("endings", f"run {self._runs} {time.time_ns()}", "job"),
-            epoch="e",
-            business_date="2026-03-01",
-        )
-        return open_attempt(self.store, self.fleet, order)
-
-    def controller(self):
-        return Controller(self.store, lambda _connection, _region: self.fleet)
-
-    def wait(self, opened, controller=None):
-        return wait_in_this_thread(
-            controller or self.controller(), opened.name, lambda _: None, poll_seconds=0.2
-        ).outcome
-
-    def run(self, command, **changes):
-        return self.wait(self.open(command=command, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +76,10 @@ def python(code):
         ),
     ],
 )
-def test_an_ending_has_a_name_and_the_machine_is_gone(engine, command, changes, outcome, exit_code):
+def test_R1_R2_R7_R19_R21_an_ending_has_a_name_and_the_machine_is_gone(
+    engine, command, changes, outcome, exit_code
+):
+    """The job exits, dies by a signal, runs too long, leaves daemons, fills its disk or floods its log."""
     found = engine.run(command, **changes)
 
     assert (found.outcome, found.exit_code) == (outcome, exit_code)
@@ -145,14 +102,16 @@ def test_a_flood_is_capped_and_counted(engine):
     assert found.log_dropped_bytes > 20 * 1024**2
 
 
-def test_a_job_that_powers_off_is_a_named_ending(engine):
+def test_R3_a_job_that_powers_off_is_a_named_ending(engine):
+    """The job powers the machine off itself."""
     found = engine.run(python(POWER_OFF))
 
     assert found.outcome in ("infra_failed", "lost_status", "job_failed")
     assert found.outcome != "succeeded"
 
 
-def test_no_capacity_is_an_outcome_with_all_that_was_tried(engine):
+def test_L8_no_capacity_is_an_outcome_with_all_that_was_tried(engine):
+    """No placement has capacity."""
     engine.cloud.add_fault(
         action="RunInstances", code="InsufficientInstanceCapacity", http=500, count=0
     )
@@ -164,7 +123,8 @@ def test_no_capacity_is_an_outcome_with_all_that_was_tried(engine):
     assert found.machine is None
 
 
-def test_capacity_elsewhere_is_used(engine):
+def test_L7_capacity_elsewhere_is_used(engine):
+    """The first two placements have no capacity, as HTTP 500."""
     engine.cloud.add_fault(
         action="RunInstances", code="InsufficientInstanceCapacity", http=500, count=2
     )
@@ -183,14 +143,16 @@ def test_capacity_elsewhere_is_used(engine):
         ({"security_groups": ["sg-0ffff"]}, "sg-0ffff"),
     ],
 )
-def test_a_wrong_row_is_bad_config_at_once(engine, changes, word):
+def test_L21_a_wrong_row_is_bad_config_at_once(engine, changes, word):
+    """RunInstances refuses profile, subnet or security group."""
     found = engine.run(["true"], **changes)
 
     assert (found.outcome, found.budget) == ("bad_config", "none")
     assert word in found.reason
 
 
-def test_code_that_is_not_what_was_pushed_is_not_run(engine):
+def test_B10_code_that_is_not_what_was_pushed_is_not_run(engine):
+    """The code in the bucket has another hash."""
     sha256 = hashlib.sha256(b"pushed").hexdigest()
     engine.store.write_new(code_key("demo", sha256), b"tampered with")
     lock = LockFile.model_validate({"code": {"jobs/": {"sha256": sha256, "size_bytes": 6}}})
@@ -214,7 +176,8 @@ def test_a_killed_job_ends_as_killed_and_its_machine_dies(engine):
     assert engine.cloud.states(found.machine.instance_id)[-1] == "terminated"
 
 
-def test_a_machine_that_somebody_terminates_is_killed_not_retried(engine):
+def test_R14_a_machine_that_somebody_terminates_is_killed_not_retried(engine):
+    """An operator terminates the machine."""
     opened, controller = engine.open(command=["sleep", "60"]), engine.controller()
     controller.tick()
     _wait_for_start(engine, opened)
@@ -226,7 +189,8 @@ def test_a_machine_that_somebody_terminates_is_killed_not_retried(engine):
     assert "not by us" in found.reason
 
 
-def test_a_lost_host_is_infra(engine):
+def test_R11_a_lost_host_is_infra(engine):
+    """The host dies under the machine."""
     opened, controller = engine.open(command=["sleep", "60"]), engine.controller()
     controller.tick()
     _wait_for_start(engine, opened)
@@ -237,7 +201,8 @@ def test_a_lost_host_is_infra(engine):
     assert (found.outcome, found.budget) == ("infra_failed", "infra")
 
 
-def test_an_answer_that_is_lost_after_the_launch_gives_one_machine(engine):
+def test_L4_an_answer_that_is_lost_after_the_launch_gives_one_machine(engine):
+    """RunInstances is executed and answers 500."""
     engine.cloud.add_fault(action="RunInstances", code="InternalError", http=500, after=True)
     before = len(engine.cloud.instances())
 
@@ -247,7 +212,8 @@ def test_an_answer_that_is_lost_after_the_launch_gives_one_machine(engine):
     assert len(engine.cloud.instances()) == before + 1
 
 
-def test_two_controllers_at_once_launch_one_machine(engine):
+def test_O2_L10_two_controllers_at_once_launch_one_machine(engine):
+    """Two controllers act on one attempt at once."""
     opened = engine.open(command=["sleep", "1"])
     before = len(engine.cloud.instances())
     found = []

@@ -13,7 +13,8 @@ print(sha256(render_user_data({CONFIG!r}, agent=agent_source())).hexdigest())
 """
 
 
-def test_equal_input_gives_equal_bytes_in_processes_with_other_hash_seeds():
+def test_L25_equal_input_gives_equal_bytes_in_processes_with_other_hash_seeds():
+    """Processes with other hash seeds."""
     found = {
         subprocess.run(
             [sys.executable, "-c", PRINT_HASH],

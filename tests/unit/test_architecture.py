@@ -16,6 +16,8 @@ BANNED = {"utils", "helpers", "common", "base", "core", "constants", "types", "m
 BROAD_EXCEPTS_ALLOWED = {
     # Unknown states of tasks end nothing; a notifier's mistake keeps no machine alive.
     "operators/reap.py": 2,
+    # An alert goes out whatever keeps us from its details.
+    "notifications/alerts.py": 1,
     # A fault in one attempt must not stop the others.
     "hooks/open_attempts.py": 1,
     # Whatever keeps us from asking Airflow is no reason to kill.

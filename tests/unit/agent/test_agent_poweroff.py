@@ -25,7 +25,8 @@ def test_a_replacement_is_all_that_is_ever_run(text: str):
     assert done == [["/x/off"]] if not text.startswith("[") else [["/x/off", "-a"]]
 
 
-def test_without_one_the_ladder_goes_from_gentle_to_the_kernels_switch():
+def test_E4_without_one_the_ladder_goes_from_gentle_to_the_kernels_switch():
+    """Power off does not take effect."""
     done = steps({})
 
     assert done == [list(step) for step in (TIMER, *LADDER)]
@@ -39,5 +40,6 @@ def test_a_systemd_that_obeys_is_left_to_work_while_the_timer_waits():
     assert "systemctl --force poweroff" in TIMER[-1]
 
 
-def test_the_machine_is_never_halted():
+def test_E5_the_machine_is_never_halted():
+    """None: halt is never among the commands."""
     assert "halt" not in json.dumps([LADDER, TIMER])

@@ -53,6 +53,17 @@ def said(status: int, body: bytes = b"", date: str | None = None) -> Answer:
     return Answer(status, date, body)
 
 
+def test_a_write_carries_its_checksum_so_that_a_bucket_with_object_lock_takes_it():
+    store, wire, _ = store_of(said(200))
+
+    store.put_once("t/x", b"1", 10)
+
+    headers = wire.asked[0][2]
+    assert headers["x-amz-checksum-sha256"] == "a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s="
+    assert headers["x-amz-sdk-checksum-algorithm"] == "SHA256"
+    assert "x-amz-checksum-sha256" in headers["authorization"]
+
+
 def test_a_write_asks_that_nothing_is_there_yet():
     store, wire, _ = store_of(said(200))
 

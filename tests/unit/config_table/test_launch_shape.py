@@ -12,6 +12,9 @@ from airflow_ephemeral_ec2.config_table.launch_shape import refuse_loosening
         ("associate_public_ip_address", "private address"),
         ("public_ip", "private address"),
         ("PublicIp", "private address"),
+        ("Key Name", "logs in"),
+        ("HTTPTokens", "IMDSv2"),
+        ("tenancy", "outlives its job"),
         ("key_name", "logs in"),
         ("shutdown_behavior", "powers off is gone"),
         ("http_tokens", "IMDSv2"),
@@ -33,6 +36,17 @@ def test_L33_L37_a_setting_that_loosens_the_launch_is_refused_with_the_reason(na
 @pytest.mark.parametrize("name", ["ami", "instance_types", "pub", "command"])
 def test_no_other_word_is_refused_like_this(name):
     assert refuse_loosening(name) is None
+
+
+def test_a_name_in_env_or_tags_is_the_users_own():
+    yaml = check_table_text(
+        "version: 1\ndefaults:\n  env: {public_ip: a}\n  tags: {encrypted: b}\njobs: {a: {}}\n",
+        "payers.yaml",
+    )
+    csv = check_table_text("payer,job,env.public_ip,tags.encrypted\nacme,a,1,2\n", "payers.csv")
+
+    found = [str(problem) for problem in (*yaml.problems, *csv.problems)]
+    assert not [text for text in found if "not for a row to change" in text]
 
 
 def test_the_reason_stands_at_its_line_in_yaml_and_csv():

@@ -9,7 +9,7 @@ from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.model.outcome import Observation
-from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_JOBKEY, plan_entry
 
 
 class ScriptedFleet:
@@ -18,6 +18,7 @@ class ScriptedFleet:
     def __init__(self):
         self.machines: dict[str, Observation] = {}
         self.tokens: dict[str, str] = {}
+        self.owners: dict[str, tuple[str, int]] = {}
         self.requests: list[dict] = []
         self.refusals: list[Exception] = []
         self.terminated: list[str] = []
@@ -37,6 +38,8 @@ class ScriptedFleet:
         token = request["ClientToken"]
         if token not in self.tokens:
             self.tokens[token] = f"i-{len(self.tokens)}"
+            tags = {t["Key"]: t["Value"] for t in request["TagSpecifications"][0]["Tags"]}
+            self.owners[self.tokens[token]] = (tags[TAG_JOBKEY], int(tags[TAG_ATTEMPT]))
             self.set(self.tokens[token], "pending", request["InstanceType"])
         return self.machines[self.tokens[token]]
 
@@ -55,7 +58,9 @@ class ScriptedFleet:
         return [o for o in found if all_states or o.state not in ("pending", "running")]
 
     def find_attempt(self, jobkey, attempt):
-        return list(self.machines.values())
+        """Find by tags; machines that no request made belong to whoever asks."""
+        wanted = (jobkey, attempt)
+        return [m for i, m in self.machines.items() if self.owners.get(i, wanted) == wanted]
 
     def find_machines(self):
         if self.is_blind:

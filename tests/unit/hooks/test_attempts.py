@@ -63,7 +63,8 @@ def test_the_lock_file_is_asked_first(fleet, make_spec):
     assert fleet.asked == ["m6i.large"]
 
 
-def test_the_ami_is_resolved_once_and_pinned(store, fleet, make_order):
+def test_L23_the_ami_is_resolved_once_and_pinned(store, fleet, make_order):
+    """The SSM parameter moves after the first look-up."""
     opened = open_attempt(store, fleet, make_order())
 
     assert fleet.asked.count(SSM) == 1
@@ -87,7 +88,8 @@ def test_code_that_is_gone_from_the_bucket_is_missed_before_launch(store, fleet,
         open_attempt(store, fleet, make_order(lock=lock, code="jobs/"))
 
 
-def test_opening_twice_is_harmless(store, fleet, make_order):
+def test_L10_opening_twice_is_harmless(store, fleet, make_order):
+    """Two workers open the same attempt."""
     first = open_attempt(store, fleet, make_order())
     second = open_attempt(store, fleet, make_order())
 
@@ -95,7 +97,8 @@ def test_opening_twice_is_harmless(store, fleet, make_order):
     assert second.record == first.record
 
 
-def test_a_crash_between_the_writes_is_mended_by_the_retry(store, fleet, make_order):
+def test_L1_L2_a_crash_between_the_writes_is_mended_by_the_retry(store, fleet, make_order):
+    """The worker dies between its writes."""
     opened = open_attempt(store, fleet, make_order())
     store.close_entry(opened.name)
 

@@ -39,9 +39,10 @@ def test_a_job_is_admitted_launched_watched_and_concluded(controller, fleet, sto
     assert controller.has_work is False
 
 
-def test_the_report_alone_does_not_end_an_attempt_whose_machine_lives(
+def test_O10_the_report_alone_does_not_end_an_attempt_whose_machine_lives(
     controller, fleet, store, submit
 ):
+    """The report is there and the machine still shuts down."""
     record = submit()
     controller.tick()
     report(store, record, "i-0")
@@ -50,7 +51,8 @@ def test_the_report_alone_does_not_end_an_attempt_whose_machine_lives(
     assert outcome_of(controller, record) is None
 
 
-def test_another_process_carries_on_from_the_bucket(controller, fleet, store, submit, clock):
+def test_O1_another_process_carries_on_from_the_bucket(controller, fleet, store, submit, clock):
+    """The controller is gone; another process starts with nothing."""
     record = submit()
     controller.tick()
     report(store, record, "i-0")
@@ -64,9 +66,10 @@ def test_another_process_carries_on_from_the_bucket(controller, fleet, store, su
     assert len(fleet.requests) == 1
 
 
-def test_only_the_holder_of_the_lease_acts_and_the_other_hears_the_outcome(
+def test_O2_only_the_holder_of_the_lease_acts_and_the_other_hears_the_outcome(
     controller, fleet, store, submit
 ):
+    """Two controllers watch."""
     controller.tick()
     other = Controller(store, lambda _connection, _region: fleet)
     record = submit()
@@ -168,7 +171,8 @@ def test_a_quota_does_not_walk_the_placements(controller, fleet, submit, clock):
 
 
 @pytest.mark.parametrize("code", ["InvalidAMIID.NotFound", "InvalidSubnetID.NotFound", "Weird"])
-def test_a_wrong_request_fails_at_once(controller, fleet, submit, code):
+def test_L22_a_wrong_request_fails_at_once(controller, fleet, submit, code):
+    """The AMI was deregistered between look-up and launch."""
     record = submit()
     fleet.refusals = [refusal(code)]
 
@@ -179,7 +183,8 @@ def test_a_wrong_request_fails_at_once(controller, fleet, submit, code):
     assert len(fleet.requests) == 1
 
 
-def test_a_denied_launch_says_what_to_grant(controller, fleet, submit):
+def test_L21_a_denied_launch_says_what_to_grant(controller, fleet, submit):
+    """RunInstances is denied."""
     record = submit()
     fleet.refusals = [refusal("UnauthorizedOperation", 403)]
 
@@ -229,7 +234,8 @@ def test_a_killed_machine_is_terminated_and_then_concluded(controller, fleet, st
     assert store.list_queue().kills == frozenset()
 
 
-def test_a_kill_that_comes_too_late_changes_nothing(controller, fleet, store, submit):
+def test_K7_a_kill_that_comes_too_late_changes_nothing(controller, fleet, store, submit):
+    """The kill comes after the report of a success."""
     record = submit()
     controller.tick()
     report(store, record, "i-0")
@@ -240,9 +246,10 @@ def test_a_kill_that_comes_too_late_changes_nothing(controller, fleet, store, su
     assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
 
 
-def test_a_machine_that_never_starts_is_given_up_after_boot_timeout(
+def test_B1_B15_a_machine_that_never_starts_is_given_up_after_boot_timeout(
     controller, fleet, store, submit, clock
 ):
+    """The machine runs and never takes the start lock."""
     record = submit(boot_timeout="1m")
     controller.tick()
     fleet.set("i-0", "running")
@@ -271,7 +278,8 @@ def test_a_job_that_started_in_time_is_left_alone_after_boot_timeout(
     assert store.list_queue().kills == frozenset()
 
 
-def test_a_machine_that_outlives_its_deadline_is_ended(controller, fleet, store, submit, clock):
+def test_R9_a_machine_that_outlives_its_deadline_is_ended(controller, fleet, store, submit, clock):
+    """The machine hangs and says nothing any more."""
     record = submit(boot_timeout="1m", max_runtime="1m", stop_grace="1s")
     controller.tick()
     fleet.set("i-0", "running")
@@ -294,7 +302,8 @@ def test_a_stopped_machine_is_ended_because_its_disk_stays(controller, fleet, su
     assert fleet.terminated == ["i-0"]
 
 
-def test_a_machine_that_is_not_shown_is_not_gone(controller, fleet, submit, clock):
+def test_L31_a_machine_that_is_not_shown_is_not_gone(controller, fleet, submit, clock):
+    """EC2 does not show the machine after its launch."""
     record = submit(max_runtime="5h")
     controller.tick()
     fleet.machines.clear()
@@ -303,7 +312,8 @@ def test_a_machine_that_is_not_shown_is_not_gone(controller, fleet, submit, cloc
     assert outcome_of(controller, record) is None
 
 
-def test_an_attempt_waits_until_the_one_before_it_has_ended(controller, fleet, store, submit):
+def test_L12_an_attempt_waits_until_the_one_before_it_has_ended(controller, fleet, store, submit):
+    """The task was cleared while its machine lives."""
     first = submit()
     controller.tick()
     fleet.set("i-0", "running")
@@ -347,7 +357,8 @@ def test_a_dead_token_is_looked_up_and_judged(controller, fleet, store, submit):
     assert (outcome.outcome, outcome.exit_code) == (Outcome.JOB_FAILED, 65)
 
 
-def test_the_fleet_is_launched_no_faster_than_ec2_allows(controller, fleet, submit):
+def test_L17_the_fleet_is_launched_no_faster_than_ec2_allows(controller, fleet, submit):
+    """Many launches at once."""
     for i in range(8):
         submit(f"{i:040d}")
 
@@ -424,7 +435,10 @@ def heir_of(store, fleet):
     return Controller(store, lambda _connection, _region: fleet)
 
 
-def test_a_kill_after_a_crash_ends_the_machine_before_the_attempt(controller, fleet, store, submit):
+def test_K6_a_kill_after_a_crash_ends_the_machine_before_the_attempt(
+    controller, fleet, store, submit
+):
+    """The launch was lost in a crash and the task is killed."""
     record = submit()
     controller.tick()
     forget_launches(store, controller)
@@ -458,7 +472,8 @@ def test_a_denied_replay_proves_nothing_about_the_launch_before_it(
     assert store.list_queue().entries == {name_of(record)}
 
 
-def test_after_a_crash_a_refused_placement_stays_refused(controller, fleet, store, submit):
+def test_L2_after_a_crash_a_refused_placement_stays_refused(controller, fleet, store, submit):
+    """A crash between a refusal and the next placement."""
     record = submit()
     fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)]
     controller.tick()
@@ -505,7 +520,7 @@ def test_an_entry_that_is_written_again_after_its_end_is_not_launched_again(
     assert store.list_queue().entries == frozenset()
 
 
-def test_a_region_that_cannot_be_asked_now_holds_up_only_its_own_jobs(
+def test_O5_a_region_that_cannot_be_asked_now_holds_up_only_its_own_jobs(
     controller, fleet, store, submit, clock
 ):
     first = submit("a" * 40)
@@ -560,9 +575,10 @@ def test_a_record_of_another_release_keeps_its_vcpus(controller, fleet, store, s
     assert store.read_state()[0].entries[name_of(record)].instance_id == "i-0"
 
 
-def test_a_machine_is_gone_only_when_old_and_missed_again_and_again(
+def test_O11_O15_a_machine_is_gone_only_when_old_and_missed_again_and_again(
     controller, fleet, store, submit, clock
 ):
+    """Sweeps do not show the machine, then do, then do not."""
     record = submit(max_runtime="5h")
     controller.tick()
     take_lock(store, record, "i-0")
@@ -748,3 +764,48 @@ def test_R13_E6_a_stopped_machine_is_terminated_and_judged_by_why_it_stopped(
     fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
 
     assert outcome_of(controller, record).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("has_lock", "has_report", "outcome"),
+    [(True, True, "succeeded"), (True, False, "lost_status"), (False, False, "never_started")],
+)
+def test_O6_when_ec2_has_forgotten_the_machine_the_bucket_decides(
+    controller, fleet, store, submit, clock, has_lock, has_report, outcome
+):
+    """Airflow was down for hours; EC2's record of the machine is gone."""
+    record = submit()
+    controller.tick()
+    arn = fleet.machines["i-0"].arn
+    if has_lock:
+        lock_for(store, record)
+    if has_report:
+        report(store, record, "i-0")
+    fleet.machines.clear()
+    clock.at += 3 * 3_600
+    found = None
+    for _ in range(5):
+        clock.at += 61
+        found = found or outcome_of(controller, record)
+
+    assert found.outcome == outcome
+    assert found.machine.arn == arn
+
+
+def test_L16_a_launch_of_two_days_ago_is_not_asked_for_again(
+    controller, fleet, store, submit, clock
+):
+    """The client token is older than EC2 remembers it; another controller takes over."""
+    record = submit(max_runtime="5d")
+    controller.tick()
+    lock_for(store, record)
+    clock.at += 48 * 3_600
+    heir = Controller(store, lambda *_: fleet)
+    fleet.tokens.clear()
+
+    for _ in range(3):
+        heir.tick()
+        clock.at += 61
+
+    assert len(fleet.requests) == 1
+    assert heir.machine_of(name_of(record)) == "i-0"

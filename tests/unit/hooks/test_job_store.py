@@ -1,9 +1,11 @@
 """First writer wins, everywhere, and a lost answer is recognised."""
 
+import boto3
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.config import Config
+from botocore.exceptions import ClientError, ReadTimeoutError
 
-from airflow_ephemeral_ec2.exceptions import AwsUnavailableError, BucketError
+from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError, BucketError
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.admission import QueueState
 from airflow_ephemeral_ec2.model.identity import PastAttempt
@@ -33,6 +35,27 @@ class LosesAnswers:
 class FailsBeforehand(LosesAnswers):
     def put_object(self, **arguments):
         raise ReadTimeoutError(endpoint_url="http://s3")
+
+
+class Refuses:
+    """An S3 client that answers with an error, some times or always, and else does its work."""
+
+    def __init__(self, s3, code, status, times=1_000):
+        self._s3, self.asked, self._times = s3, 0, times
+        answer = {
+            "Error": {"Code": code, "Message": "no"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+        self._error = ClientError(answer, "S3")
+
+    def __getattr__(self, name):
+        def call(**arguments):
+            self.asked += 1
+            if self.asked <= self._times:
+                raise self._error
+            return getattr(self._s3, name)(**arguments)
+
+        return call
 
 
 def test_the_first_launch_record_wins_and_both_writers_get_it(store, make_record):
@@ -152,3 +175,88 @@ def test_kills_are_seen_beside_the_entries(store, make_record):
     assert store.read_kill(entry.name) == Kill("cancelled", "me")
     store.close_entry(entry.name)
     assert store.list_queue().entries == frozenset()
+
+
+def test_O14_an_outcome_whose_write_lost_its_answer_is_surfaced_as_it_is(store, s3, make_record):
+    """The answer of the outcome's write is lost, and whoever wrote it dies."""
+    record = store.write_launch(make_record())
+    times = Times(requested=0.0)
+    lossy = JobStore(LosesAnswers(s3), store.bucket, "test")
+    with pytest.raises(AwsUnavailableError):
+        lossy.write_outcome(conclude(record, Verdict(Outcome.SUCCEEDED, "exit 0"), times))
+
+    found = store.write_outcome(conclude(record, Verdict(Outcome.KILLED, "late"), times))
+
+    assert found.outcome is Outcome.SUCCEEDED
+    [history] = store.list_keys("test/history/")
+    assert history.endswith("-succeeded.json")
+
+
+def test_a_revocation_whose_answer_was_lost_counts_the_second_time(store, s3, make_record):
+    record = store.write_launch(make_record())
+    lossy = JobStore(LosesAnswers(s3), store.bucket, "test")
+    with pytest.raises(AwsUnavailableError):
+        lossy.revoke_start_lock(record, "cancelled")
+
+    assert lossy.revoke_start_lock(record, "cancelled") is True
+
+
+def test_a_launch_record_whose_write_lost_its_answer_is_still_the_one(store, s3, make_record):
+    lossy = JobStore(LosesAnswers(s3), store.bucket, "test")
+    with pytest.raises(AwsUnavailableError):
+        lossy.write_launch(make_record(env={"BY": "first"}))
+
+    assert lossy.write_launch(make_record(env={"BY": "second"})).spec.env == {"BY": "first"}
+
+
+def test_a_conflict_of_two_writers_is_asked_again(store, s3):
+    busy = Refuses(s3, "ConditionalRequestConflict", 409, times=2)
+
+    assert JobStore(busy, store.bucket, "test").write_new("test/x", b"1") is True
+    assert busy.asked == 3
+    assert store.read("test/x") == b"1"
+
+
+def test_a_conflict_without_end_is_worth_asking_later(store, s3):
+    busy = Refuses(s3, "ConditionalRequestConflict", 409)
+
+    with pytest.raises(AwsUnavailableError):
+        JobStore(busy, store.bucket, "test").write_new("test/x", b"1")
+    assert busy.asked == 5
+
+
+def test_O8_a_403_is_no_404(store, s3):
+    """GetObject is denied."""
+    denied = JobStore(Refuses(s3, "AccessDenied", 403), store.bucket, "test")
+
+    assert store.read("test/x") is None
+    assert store.exists("test/x") is False
+    with pytest.raises(AccessError, match="Grant"):
+        denied.read("test/x")
+    with pytest.raises(AccessError):
+        denied.exists("test/x")
+
+
+def test_O9_a_5xx_is_unknown_not_absent(store, s3):
+    """Every call is answered with 503."""
+    slow = JobStore(Refuses(s3, "SlowDown", 503), store.bucket, "test")
+
+    for ask in (slow.read, slow.exists, slow.read_document):
+        with pytest.raises(AwsUnavailableError):
+            ask("test/x")
+
+
+def test_every_write_carries_a_checksum_whatever_boto3_was_told(store):
+    config = Config(request_checksum_calculation="when_required")
+    s3 = boto3.client("s3", region_name="us-east-1", config=config)
+    sent = []
+    s3.meta.events.register(
+        "before-send.s3.PutObject", lambda request, **_: sent.append(request.headers)
+    )
+    strict = JobStore(s3, store.bucket, "test")
+
+    strict.write_new("test/x", b"1")
+    strict.write_state(QueueState(), None)
+
+    named = "x-amz-sdk-checksum-algorithm"
+    assert [headers[named] for headers in sent] == [b"SHA256", b"SHA256"]

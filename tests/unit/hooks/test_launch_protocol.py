@@ -92,13 +92,67 @@ def test_a_placement_that_may_have_been_asked_is_never_passed_over(
     clock.at += LEASE_SECONDS + 1
     heir = Controller(store, lambda _connection, _region: fleet)
     heir._ledger.take_lease()
-    heir._ledger.remember_refusal(record.offering(0), "InsufficientInstanceCapacity")
+    heir._ledger.remember_refusal(record.offering(0), "InsufficientInstanceCapacity", 180.0)
     heir._ledger.save()
 
     heir.tick()
 
     assert [kind for kind, _ in asked(fleet)] == ["m7i.large", "m7i.large"]
     assert len(set(tokens(fleet))) == 1
+
+
+def test_L18_a_quota_holds_all_behind_and_the_first_in_line_asks_first(
+    controller, fleet, submit, clock
+):
+    """VcpuLimitExceeded for the most important job; then there is room for one."""
+    high = submit("a" * 40, priority=900, **ONE)
+    low = submit("b" * 40, priority=100, **ONE)
+    other = submit("c" * 40, priority=50, instance_types=["p5.16xlarge"], subnets=["subnet-0a1"])
+    fleet.refusals = [refusal("VcpuLimitExceeded")]
+
+    controller.tick()
+
+    assert [kind for kind, _ in asked(fleet)] == ["m7i.large", "p5.16xlarge"]
+    assert controller.machine_of(name_of(other)) == "i-0"
+    assert "as a job before found" in controller.story_of(name_of(low))[-1]
+    clock.at += 61
+    fleet.refusals = [None, refusal("VcpuLimitExceeded")]
+    controller.tick()
+    assert controller.machine_of(name_of(high)) == "i-1"
+    assert controller.machine_of(name_of(low)) is None
+
+
+def test_L18_a_remembered_spot_quota_goes_on_to_on_demand(controller, fleet, store, submit):
+    """MaxSpotInstanceCountExceeded for one job; the next does not ask for spot at all."""
+    submit("a" * 40, capacity_type="spot-then-on-demand", **TWO)
+    second = submit("b" * 40, capacity_type="spot-then-on-demand", **TWO)
+    fleet.refusals = [refusal("MaxSpotInstanceCountExceeded")]
+
+    controller.tick()
+
+    markets = ["InstanceMarketOptions" in request for request in fleet.requests]
+    assert markets == [True, False, False]
+    code = "remembered:MaxSpotInstanceCountExceeded"
+    assert store.read_refusals(second) == {0: code, 1: code}
+
+
+def test_L17_when_ec2_throttles_nobody_passes_the_first_in_line(controller, fleet, submit, clock):
+    """RequestLimitExceeded for the most important job; EC2 would serve the next one."""
+    high = submit("a" * 40, priority=900, **ONE)
+    low = submit("b" * 40, priority=100, **ONE)
+    fleet.refusals = [refusal("RequestLimitExceeded", 503)]
+
+    controller.tick()
+    assert len(fleet.requests) == 1
+    clock.at += 2
+    controller.tick()
+    assert controller.machine_of(name_of(high)) == "i-0"
+    assert controller.machine_of(name_of(low)) is None
+    clock.at += 2
+    controller.tick()
+
+    assert controller.machine_of(name_of(low)) == "i-1"
+    assert len(fleet.requests) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Launches are paced, and time is the bucket's."""
 
 from airflow_ephemeral_ec2.hooks.clock import BucketClock
-from airflow_ephemeral_ec2.hooks.launcher import LaunchRate
+from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate
 
 
 class Hand:

@@ -6,9 +6,13 @@ import pytest
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
-from airflow_ephemeral_ec2.hooks.attempts import is_being_ended
+from airflow_ephemeral_ec2.hooks.attempts import is_being_ended, kill_attempt
+from airflow_ephemeral_ec2.hooks.bucket import MAX_DOCUMENT_BYTES
 from airflow_ephemeral_ec2.hooks.controller import Controller
-from airflow_ephemeral_ec2.model.outcome import Outcome
+from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
+from airflow_ephemeral_ec2.hooks.tampered_attempts import LOOK_SECONDS, QUIET_SECONDS
+from airflow_ephemeral_ec2.model.identity import PastAttempt
+from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from tests.unit.hooks.scripted import lock_for, name_of, outcome_of, report
 
 BODIES = {
@@ -19,6 +23,7 @@ BODIES = {
     "another schema version": b'{"version": 99}',
     "deep": b"[" * 100_000,
     "null": b"null",
+    "5 MB": b'{"version": 1, "x": "' + b"x" * 5_000_000 + b'"}',
 }
 CORRUPT = pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 
@@ -78,21 +83,70 @@ def test_a_corrupt_queue_entry_is_made_again_from_the_launch_record(
     assert controller.machine_of(name_of(record)) == "i-0"
 
 
-@CORRUPT
-def test_an_attempt_of_which_nothing_can_be_read_fails_its_waiter(
-    store, fleet, submit, clock, body
+def test_a_corrupt_launch_record_is_no_ending_while_the_machine_lives(
+    controller, fleet, store, submit, clock
 ):
-    record, other = submit("a" * 40), submit("b" * 40)
+    record = submit("a" * 40)
+    controller.tick()
+    put(store, keys_of(record)["launch"], b"rubbish")
+    clock.at += LEASE_SECONDS + 1
+    heir = Controller(store, lambda *_: fleet)
+
+    assert outcome_of(heir, record) is None
+    assert fleet.terminated == ["i-0"]
+    assert store.read_start_lock(record).revoked
+    fleet.set("i-0", "terminated")
+    clock.at += LOOK_SECONDS
+
+    assert outcome_of(heir, record).outcome is Outcome.TAMPERED
+    assert store.last_attempt(record.jobkey) == PastAttempt(1, "", "tampered")
+
+
+def test_a_corrupt_launch_record_whose_lock_is_taken_waits_for_a_machine_to_show(
+    controller, fleet, store, submit, clock
+):
+    """DescribeInstances may not show yet what holds the start lock."""
+    record = submit()
+    put(store, keys_of(record)["launch"], b"rubbish")
+    lock_for(store, record, "i-9")
+
+    assert outcome_of(controller, record) is None
+    fleet.set("i-9", "running")
+    clock.at += LOOK_SECONDS
+    assert outcome_of(controller, record) is None
+    assert fleet.terminated == ["i-9"]
+    fleet.set("i-9", "terminated")
+    clock.at += QUIET_SECONDS
+    assert outcome_of(controller, record) is None
+    clock.at += QUIET_SECONDS
+    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+
+
+@CORRUPT
+def test_an_attempt_of_which_nothing_can_be_read_is_ended_after_its_machine(
+    controller, fleet, store, submit, clock, body
+):
+    record = submit("a" * 40, limit=3)
+    controller.tick()
+    other = submit("b" * 40, limit=3)
     put(store, keys_of(record)["entry"], body)
     put(store, keys_of(record)["launch"], body)
-    controller = Controller(store, lambda *_: fleet)
+    clock.at += LEASE_SECONDS + 1
+    heir = Controller(store, lambda *_: fleet)
 
-    for _ in range(3):
-        assert controller.follow([name_of(record)]) == {}
+    heir.tick()
+    heir.tick()
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated")
+    clock.at += LOOK_SECONDS
+    assert outcome_of(heir, record) is None
+    clock.at += QUIET_SECONDS
+    found = outcome_of(heir, record)
+    heir.tick()
 
-    assert isinstance(controller.tampering_with(name_of(record)), TamperedObjectError)
-    assert controller.machine_of(name_of(other)) == "i-0"
-    assert len(fleet.requests) == 1
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert heir.machine_of(name_of(other)) == "i-1"
+    assert name_of(record) not in store.list_queue().entries
 
 
 @pytest.mark.parametrize("name", ["zzz", "x-ay", "a" * 40])
@@ -177,7 +231,7 @@ def test_a_corrupt_outcome_is_reported_and_launches_nothing(store, fleet, submit
     put(store, keys_of(record)["outcome"], body)
     controller = Controller(store, lambda *_: fleet)
 
-    controller.tick()
+    controller.follow([name_of(record)])
 
     assert isinstance(controller.tampering_with(name_of(record)), TamperedObjectError)
     assert [request["ClientToken"] for request in fleet.requests] == [
@@ -185,6 +239,70 @@ def test_a_corrupt_outcome_is_reported_and_launches_nothing(store, fleet, submit
     ]
     with pytest.raises(TamperedObjectError, match=r"outcome\.json"):
         store.last_attempt(record.jobkey)
+
+
+def test_an_outcome_that_turns_out_to_be_foreign_ends_only_its_own_waiter(
+    controller, fleet, store, submit
+):
+    record, other = submit("a" * 40, limit=4), submit("b" * 40, limit=4)
+    controller.tick()
+    put(store, keys_of(record)["outcome"], b"rubbish")
+    for one, machine in ((record, "i-0"), (other, "i-1")):
+        report(store, one, machine)
+        fleet.set(machine, "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    names = [name_of(record), name_of(other)]
+    ended = controller.follow(names)
+
+    assert {name: found.outcome for name, found in ended.items()} == {names[1]: "succeeded"}
+    assert isinstance(controller.tampering_with(names[0]), TamperedObjectError)
+    assert store.list_queue().entries == frozenset()
+    assert store.read_state()[0].entries == {}
+
+
+def test_a_foreign_outcome_of_its_predecessor_does_not_hold_an_attempt_up_for_ever(
+    controller, fleet, store, submit
+):
+    record = submit()
+    controller.tick()
+    put(store, keys_of(record)["outcome"], b"rubbish")
+    following = submit(attempt=2, supersedes=1)
+    controller.tick()
+    assert controller.machine_of(name_of(following)) is None
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+    controller.tick()
+    controller.tick()
+
+    assert controller.machine_of(name_of(following)) == "i-1"
+
+
+def test_an_object_far_too_large_is_not_read_at_all(store):
+    put(store, "test/queue-state.json", b"[" * (MAX_DOCUMENT_BYTES + 1))
+
+    state, etag = store.read_state()
+
+    assert state.is_rebuilt
+    assert etag
+    assert store.read_document("test/queue-state.json") == b""
+
+
+@pytest.mark.parametrize("key", ["ax/launch.json", "a7/more/launch.json", "a-1/launch.json"])
+def test_a_foreign_key_among_the_attempts_is_passed_over(store, submit, clock, key):
+    record = submit()
+    put(store, f"test/jobs/{record.jobkey}/{key}", b"{}")
+
+    assert store.last_attempt(record.jobkey) == PastAttempt(1, "e1", None)
+
+
+@pytest.mark.parametrize("name", ["", "x/y", "abc.1", "abc.xof3", "abc.1of"])
+def test_a_foreign_key_by_date_is_passed_over(store, submit, clock, name):
+    record = submit()
+    store.write_date_index(record)
+    put(store, f"test/by-date/acme/claims/2026-03-01/{name}", b"{}")
+
+    assert [found.jobkey for found in store.find_by_date("acme", "claims", "2026-03-01")] == [
+        record.jobkey
+    ]
 
 
 @CORRUPT
@@ -230,3 +348,29 @@ def test_nobody_is_admitted_while_a_lost_state_cannot_be_rebuilt(
     controller.tick()
 
     assert len(fleet.requests) == 1
+
+
+@CORRUPT
+def test_a_kill_ends_the_machine_of_an_attempt_whose_record_is_not_ours(
+    controller, fleet, store, submit, body
+):
+    record = submit()
+    controller.tick()
+    put(store, keys_of(record)["launch"], body)
+
+    assert kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled")) is True
+
+    assert fleet.terminated == ["i-0"]
+    assert store.list_queue().kills == {name_of(record)}
+
+
+@CORRUPT
+def test_a_worker_that_meets_a_foreign_record_launches_nothing(store, submit, clock, body):
+    record = submit()
+    put(store, keys_of(record)["launch"], body)
+
+    with pytest.raises(TamperedObjectError, match=r"s3://.*/launch\.json") as raised:
+        store.last_attempt(record.jobkey)
+
+    assert raised.value.retryable is False
+    assert "Find out who wrote there" in str(raised.value)

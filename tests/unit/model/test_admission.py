@@ -4,12 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.model.admission import (
+    UNAVAILABLE_SECONDS,
     EntryState,
     QueueEntry,
     QueueState,
     Stage,
     admit,
+    find_refusal,
+    forget_refusal,
     merge_arrivals,
+    remember_refusal,
 )
 
 
@@ -132,3 +136,38 @@ def test_nobody_is_ever_passed_and_the_limit_holds(jobs, limit):
     for held in waiting:
         for passed in admitted:
             assert (-passed.priority, passed.business_date) <= (-held.priority, held.business_date)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("rfw"), st.sampled_from("opq"), st.floats(0, 2 * UNAVAILABLE_SECONDS)
+        ),
+        max_size=30,
+    )
+)
+def test_a_refusal_counts_from_when_it_was_heard_until_its_time_or_a_launch(events):
+    """Compared with the plainest model there is: offering -> until when."""
+    state, now, until = QueueState(), 1_000.0, {}
+    for event, offering, seconds in events:
+        if event == "r":
+            state = remember_refusal(state, offering, "Code", now)
+            until[offering] = now + UNAVAILABLE_SECONDS
+        elif event == "f":
+            state = forget_refusal(state, offering)
+            until.pop(offering, None)
+        else:
+            now += seconds
+        # Whatever a controller knows, the next one reads from the bucket.
+        state = QueueState.model_validate_json(state.model_dump_json(exclude_defaults=True))
+        known = {o for o in "opq" if find_refusal(state, o, now) is not None}
+        assert known == {o for o, end in until.items() if now < end}
+
+
+@given(st.lists(st.tuples(st.sampled_from("opq"), st.floats(0, 400)), max_size=30))
+def test_refusals_that_are_over_do_not_pile_up(refusals):
+    state, now = QueueState(), 0.0
+    for offering, pause in refusals:
+        now += pause
+        state = remember_refusal(state, offering, "Code", now)
+        assert all(found.until > now for found in state.unavailable.values())

@@ -14,7 +14,8 @@ from airflow_ephemeral_ec2.model.identity import (
 IDENTITY = TaskIdentity("payer_acme", "manual__2026-03-01", "claims")
 
 
-def test_a_jobkey_needs_the_secret_and_every_part_of_the_identity():
+def test_L13_a_jobkey_needs_the_secret_and_every_part_of_the_identity():
+    """The same DAG in another environment."""
     keys = {
         name_jobkey(b"s1", "test", IDENTITY),
         name_jobkey(b"s2", "test", IDENTITY),

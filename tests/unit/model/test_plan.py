@@ -6,10 +6,11 @@ import random
 import pytest
 
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, UserDataTooLargeError
-from airflow_ephemeral_ec2.model.plan import LaunchRecord, plan_entry, render_request
+from airflow_ephemeral_ec2.model.launch_request import render_request
+from airflow_ephemeral_ec2.model.plan import LaunchRecord, plan_entry
 
 
-def test_the_request_shuts_every_door(make_record):
+def test_E7_L37_the_request_shuts_every_door(make_record):
     request = render_request(make_record(kms_key="key-1"), 0)
 
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
@@ -36,7 +37,8 @@ def test_the_machine_and_what_hangs_on_it_carry_the_tags_from_birth(make_record)
     assert tags["ephemeral-ec2:max-lifetime-seconds"] == str(600 + 3600 + 20 + 300)
 
 
-def test_a_spot_machine_is_asked_for_once(make_record):
+def test_L33_a_spot_machine_is_asked_for_once(make_record):
+    """A spot row: the request must be a one-time one."""
     request = render_request(make_record(capacity_type="spot"), 0)
 
     spot = request["InstanceMarketOptions"]["SpotOptions"]
@@ -66,7 +68,8 @@ def test_each_placement_has_a_token_of_its_own_that_ec2_accepts(make_record):
     assert all(len(t) <= 64 and t.isascii() for t in tokens)
 
 
-def test_a_record_read_back_gives_the_same_request(make_record):
+def test_L25_a_record_read_back_gives_the_same_request(make_record):
+    """The record went through JSON and another process."""
     record = make_record(max_wait="2h", env={"A": "ü"})
 
     again = LaunchRecord.model_validate_json(record.model_dump_json())
@@ -86,7 +89,8 @@ def test_types_and_ami_of_different_architecture_are_refused(make_record):
         make_record(architecture="arm64")
 
 
-def test_too_much_user_data_is_refused_before_any_call(make_record):
+def test_L24_too_much_user_data_is_refused_before_any_call(make_record):
+    """The user data is over 16,384 bytes."""
     noise = random.Random(1).randbytes(20_000).hex()
 
     with pytest.raises(UserDataTooLargeError, match="of 16,384"):

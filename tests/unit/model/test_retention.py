@@ -1,5 +1,7 @@
 """Which lifecycle rules would delete what may still be needed."""
 
+import re
+
 import pytest
 
 from airflow_ephemeral_ec2.model.retention import find_retention_problems, recommended_rules
@@ -43,6 +45,26 @@ def rule(prefix, days, **more):
             {
                 "ID": "r",
                 "Status": "Enabled",
+                "Filter": {"Prefix": "prod/jobs/"},
+                "Transitions": [{"Days": 30, "StorageClass": "GLACIER"}],
+            },
+            ["prod/jobs/"],
+        ),
+        (
+            {
+                "ID": "r",
+                "Status": "Enabled",
+                "Filter": {"Prefix": "prod/jobs/"},
+                "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}],
+            },
+            [],
+        ),
+        (rule("", 1, Filter={"Tag": {"Key": "scratch", "Value": "yes"}}), []),
+        (rule("", 1, Filter={"And": {"Prefix": "", "Tags": [{"Key": "a", "Value": "b"}]}}), []),
+        (
+            {
+                "ID": "r",
+                "Status": "Enabled",
                 "Filter": {"Prefix": ""},
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
             },
@@ -53,7 +75,7 @@ def rule(prefix, days, **more):
 def test_a_rule_that_deletes_too_early_is_named(given, named):
     problems = find_retention_problems([given], "prod")
 
-    assert [p.split(" deletes ")[1].split()[0] for p in problems] == named
+    assert [re.split(" deletes | archives ", p)[1].split()[0] for p in problems] == named
     assert all("'r'" in p and "allowed: " in p for p in problems)
 
 

@@ -65,7 +65,8 @@ def test_the_watchdog_is_bounded_by_the_jobs_lifetime_and_a_reboot_by_a_minute()
     assert "@" not in boothook
 
 
-def test_the_watchdog_never_waits_for_the_boot_that_waits_for_it():
+def test_B11_the_watchdog_never_waits_for_the_boot_that_waits_for_it():
+    """None: nothing in the boothook may wait."""
     boothook = parts_of(render_user_data(CONFIG, agent=""))["text/cloud-boothook"]
 
     assert "--no-block" in boothook

@@ -58,7 +58,8 @@ def context(outcome="job_failed", **more):
         "result": {"patient": "Jane Doe"},
         "log": "s3://b/log/",
     }
-    return {"ti": TaskInstance(value), "task": Task(), "exception": ValueError("Jane Doe")} | more
+    found = {"ti": TaskInstance(value), "task": Task(), "dag": None}
+    return found | {"exception": ValueError("Jane Doe")} | more
 
 
 def test_a_failure_is_told_with_the_fields_of_the_attempt():
@@ -91,6 +92,31 @@ def test_a_task_that_failed_before_any_attempt_is_told_by_its_row():
 
     assert (payload["payer"], payload["job"], payload["outcome"]) == ("acme", "claims", None)
     assert "before a machine" in payload["reason"]
+
+
+def test_a_notifier_tells_each_of_two_failures_in_its_own_words():
+    sent = []
+    [callback] = alert_on_failure(Postcard(sent))
+
+    for reason in ("exit 65", "no capacity"):
+        value = {"payer": "acme", "job": "claims", "reason": reason}
+        callback(context(ti=TaskInstance(value)))
+
+    assert [text for text, _ in sent] == ["acme/claims: exit 65", "acme/claims: no capacity"]
+
+
+def test_a_failure_is_told_where_xcom_cannot_be_read(caplog):
+    class Unreachable(TaskInstance):
+        def xcom_pull(self, **_):
+            raise RuntimeError("no supervisor here")
+
+    sent = []
+    [callback] = alert_on_failure(Postcard(sent))
+
+    callback(context(ti=Unreachable(None)))
+
+    assert sent[0][1]["payer"] == "acme"
+    assert "cannot read what the attempt came to" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,10 @@ def test_a_worker_ends_the_task_when_xcoms_go_elsewhere(
     assert defer(make_operator(), make_context()).trigger.end_in_triggerer is False
 
 
-def test_a_retry_after_a_crash_adopts_the_open_attempt(
+def test_L3_a_retry_after_a_crash_adopts_the_open_attempt(
     make_operator, make_context, deployment, store
 ):
+    """The worker died after the launch."""
     first = defer(make_operator(), make_context()).trigger
 
     second = defer(make_operator(), make_context()).trigger
@@ -137,7 +138,10 @@ def test_a_retry_after_a_crash_adopts_the_open_attempt(
     assert len(store.list_queue().entries) == 1
 
 
-def test_a_cleared_task_supersedes_the_open_attempt(make_operator, make_context, deployment, store):
+def test_L12_a_cleared_task_supersedes_the_open_attempt(
+    make_operator, make_context, deployment, store
+):
+    """The task is cleared while its machine lives."""
     first = defer(make_operator(), make_context()).trigger
 
     second = defer(make_operator(), make_context(max_tries=5)).trigger
@@ -147,9 +151,10 @@ def test_a_cleared_task_supersedes_the_open_attempt(make_operator, make_context,
     assert store.read_kill(f"{first.jobkey}-a1").reason == "superseded"
 
 
-def test_a_success_that_airflow_was_not_told_is_not_run_again(
+def test_O14_O12_a_success_that_airflow_was_not_told_is_not_run_again(
     make_operator, make_context, deployment, store
 ):
+    """The worker died before Airflow heard of the success."""
     trigger = defer(make_operator(), make_context()).trigger
     end(store, trigger, Verdict(Outcome.SUCCEEDED, "exit 0"), exit_code=0)
 
@@ -326,9 +331,10 @@ def pulling(context):
     ("error", "tries", "killed"),
     [("Trigger timeout", 2, True), ("Trigger failure", 2, False), ("Trigger failure", 0, True)],
 )
-def test_a_deferral_that_fails_ends_the_machine_unless_a_retry_will_adopt_it(
+def test_O13_a_deferral_that_fails_ends_the_machine_unless_a_retry_will_adopt_it(
     make_operator, make_context, deployment, store, error, tries, killed
 ):
+    """The deferral times out, or the trigger fails."""
     context = pulling(make_context(max_tries=tries))
     trigger = defer(make_operator(), context).trigger
 

@@ -113,7 +113,8 @@ def test_machines_that_nobody_awaits_are_still_watched(outcome):
     assert controller.asked[-1] == ()
 
 
-def test_aws_that_cannot_be_asked_now_is_asked_again(outcome):
+def test_O3_L36_aws_that_cannot_be_asked_now_is_asked_again(outcome):
+    """AWS does not answer for a while."""
     controller = ScriptedController(AwsUnavailableError("list", "timeout"), {"a": outcome})
     said = []
 

@@ -1,0 +1,101 @@
+"""Attempts of which something in the bucket is not ours: fenced, their machines ended, concluded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.exceptions import TamperedObjectError
+from airflow_ephemeral_ec2.model.record import conclude_tampered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_ephemeral_ec2.hooks.fleet import Fleet
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+    from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+    from airflow_ephemeral_ec2.model.admission import QueueEntry
+
+LOOK_SECONDS = 10.0
+QUIET_SECONDS = 300.0
+"""Where the start lock cannot be revoked, no machine may be shown for this long before the end:
+what DescribeInstances shows may lag minutes behind (EC2 developer guide, "Eventual consistency")."""
+
+
+class TamperedAttempts:
+    """
+    Ends the damaged attempts of one controller; none of them is believed, launched or retried.
+
+    What can still be read decides how: the nonce (of entry or launch record) revokes the start
+    lock, the tags find the machines. The outcome is ``tampered``.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        ledger: QueueLedger,
+        attempts: OpenAttempts,
+        fleet_for: Callable[[str, str], Fleet],
+    ) -> None:
+        self._store, self._ledger, self._open = store, ledger, attempts
+        self._fleet_for = fleet_for
+        self._places: set[tuple[str, str]] = set()
+        self._not_before: dict[str, float] = {}
+        self._quiet_since: dict[str, float] = {}
+
+    def end(self) -> None:
+        """Bring each damaged attempt closer to its end."""
+        now, damaged = self._store.clock.now(), self._open.damaged
+        for known in (self._not_before, self._quiet_since):
+            for name in known.keys() - damaged.keys():
+                del known[name]
+        for memory in self._open.memories.values():
+            self._places.add((memory.record.spec.aws_conn_id, memory.record.spec.region))
+        for name, damage in list(damaged.items()):
+            if self._not_before.get(name, now) <= now:
+                self._not_before[name] = now + LOOK_SECONDS
+                with self._open.isolated([name]):
+                    self._end_one(name, damage, now)
+
+    def _end_one(self, name: str, damage: TamperedObjectError, now: float) -> None:
+        entry = self._open.read_any_entry(name)
+        is_fenced = entry is not None and self._store.revoke_start_lock(entry, str(damage))
+        if self._end_machines(name, self._places_of(entry)):
+            self._quiet_since.pop(name, None)
+            return
+        quiet = now - self._quiet_since.setdefault(name, now)
+        if is_fenced or quiet >= QUIET_SECONDS:
+            self._close(name, entry, damage)
+
+    def _places_of(self, entry: QueueEntry | None) -> Iterable[tuple[str, str]]:
+        if entry is not None and entry.region:
+            return [(entry.aws_conn_id, entry.region)]
+        return list(self._places)
+
+    def _end_machines(self, name: str, places: Iterable[tuple[str, str]]) -> bool:
+        """Terminate the machines of an attempt; True while one lives."""
+        jobkey, _, number = name.rpartition("-a")
+        lives = False
+        for place in places:
+            fleet = self._fleet_for(*place)
+            alive = [
+                machine.instance_id
+                for machine in fleet.find_attempt(jobkey, int(number))
+                if not machine.is_dead
+            ]
+            fleet.terminate(alive)
+            lives = lives or bool(alive)
+            for instance_id in alive:
+                self._open.tell(name, f"ending {instance_id}: its attempt was tampered with")
+        return lives
+
+    def _close(self, name: str, entry: QueueEntry | None, damage: TamperedObjectError) -> None:
+        outcome = conclude_tampered(name, entry, str(damage), self._store.clock.now())
+        try:
+            self._store.write_outcome(outcome)
+        except TamperedObjectError as error:
+            # It is the outcome that is not ours: who waits is told when he reads it.
+            self._open.tell(name, str(error))
+        self._store.close_entry(name)
+        self._open.close(name)
+        self._ledger.drop(name)

@@ -1,0 +1,115 @@
+"""Schedules that end a machine when nobody else does: made after a launch, never in its way."""
+
+import json
+
+import pytest
+
+from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import LifetimeSchedule
+from airflow_ephemeral_ec2.model.lifetimes import reapable_age, scheduled_end
+from tests.unit.hooks.scripted import name_of, outcome_of, refusal, report
+
+ROLE = "arn:aws:iam::123456789012:role/ephemeral-ec2-scheduler"
+
+
+class Schedules:
+    """EventBridge Scheduler's answers, and what it was asked."""
+
+    def __init__(self, error=None):
+        self.error, self.made, self.deleted = error, [], []
+
+    @property
+    def scheduler(self):
+        return self
+
+    def create_schedule(self, **request):
+        if self.error:
+            raise self.error
+        self.made.append(request)
+
+    def delete_schedule(self, Name, GroupName):  # noqa: N803 - as boto3 has it
+        if self.error:
+            raise self.error
+        self.deleted.append((Name, GroupName))
+
+
+@pytest.fixture
+def scheduled(store, fleet, clock):
+    """A controller that arms schedules."""
+    fleet.clients = Schedules()
+    return Controller(store, lambda *_: fleet, backstop=LifetimeSchedule(ROLE, "ttl"))
+
+
+def test_a_launch_arms_a_schedule_that_ends_the_machine_after_its_own_watchdog(
+    scheduled, fleet, submit, clock
+):
+    record = submit()
+
+    scheduled.tick()
+
+    [request] = fleet.clients.made
+    end = scheduled_end(clock.at, record.spec.max_lifetime_seconds)
+    assert request["Name"] == fleet.requests[0]["ClientToken"]
+    assert request["GroupName"] == "ttl"
+    assert request["ScheduleExpression"].startswith("at(1970-01-01T")
+    assert request["ActionAfterCompletion"] == "DELETE"
+    assert request["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert request["Target"]["Arn"] == "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
+    assert request["Target"]["RoleArn"] == ROLE
+    assert json.loads(request["Target"]["Input"]) == {"InstanceIds": ["i-0"]}
+    lifetime = record.spec.max_lifetime_seconds
+    assert clock.at + lifetime + 300 <= end <= clock.at + reapable_age(lifetime) - 300
+
+
+def test_the_schedule_goes_when_the_attempt_ends(scheduled, fleet, submit, store):
+    record = submit()
+    scheduled.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    found = outcome_of(scheduled, record)
+
+    assert found.outcome == "succeeded"
+    assert fleet.clients.deleted == [(fleet.requests[0]["ClientToken"], "ttl")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [refusal("ThrottlingException", 429), refusal("AccessDeniedException", 403)],
+    ids=["throttled", "denied"],
+)
+def test_L34_a_schedule_that_cannot_be_made_is_told_once_and_the_launch_goes_on(
+    scheduled, fleet, submit, store, error
+):
+    """CreateSchedule is throttled or denied after the launch; so is DeleteSchedule at the end."""
+    fleet.clients.error = error
+    record = submit()
+    for _ in range(3):
+        scheduled.tick()
+
+    told = [line for line in scheduled.story_of(name_of(record)) if "scheduled end" in line]
+    assert len(told) == 1
+    assert "the reaper covers it" in told[0]
+    assert [one.state for one in fleet.machines.values()] == ["pending"]
+
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    assert outcome_of(scheduled, record).outcome == "succeeded"
+
+
+def test_a_schedule_of_that_name_is_this_machines(scheduled, fleet, submit):
+    fleet.clients.error = refusal("ConflictException", 409)
+    record = submit()
+
+    scheduled.tick()
+
+    assert not [line for line in scheduled.story_of(name_of(record)) if "scheduled end" in line]
+
+
+def test_without_a_role_nothing_is_armed(store, fleet, clock, submit):
+    fleet.clients = Schedules(error=AssertionError("asked"))
+    submit()
+
+    Controller(store, lambda *_: fleet).tick()
+
+    assert len(fleet.requests) == 1
