@@ -38,7 +38,8 @@ def local(options: argparse.Namespace, terminal: Terminal) -> int:
     ) as scratch:
         home = options.home.absolute() if options.home else Path(scratch)
         try:
-            with local_cloud(home, _seeds(options, settings), options.port) as cloud:
+            seeds = _seeds(options, settings)
+            with local_cloud(home, seeds, options.port, options.faults) as cloud:
                 _announce(cloud, settings, terminal)
                 return _wait(cloud.process, terminal)
         except KeyboardInterrupt:

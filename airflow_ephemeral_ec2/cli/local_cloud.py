@@ -78,17 +78,21 @@ def use_only(cloud: LocalCloud, region: str) -> None:
 
 @contextmanager
 def local_cloud(
-    home: Path, seeds: Sequence[Mapping[str, object]], port: int = 0
+    home: Path,
+    seeds: Sequence[Mapping[str, object]],
+    port: int = 0,
+    faults: Path | None = None,
 ) -> Iterator[LocalCloud]:
     """
     Run a local EC2 while the block runs; with the block, or this process, it ends.
 
     :param home: folder for its logs and instances
+    :param faults: a ``faults.yaml`` that holds from the start
     :raises ConfigurationError: it cannot be started
     """
     _require_extra()
     home.mkdir(parents=True, exist_ok=True)
-    process = _start(home, seeds[0] if seeds else {}, port)
+    process = _start(home, seeds[0] if seeds else {}, port, faults)
     try:
         cloud = _wait_until_ready(process, home)
         for more in seeds[1:]:
@@ -108,11 +112,14 @@ def _require_extra() -> None:
         raise ConfigurationError(msg)
 
 
-def _start(home: Path, seed: Mapping[str, object], port: int) -> subprocess.Popen[str]:
+def _start(
+    home: Path, seed: Mapping[str, object], port: int, faults: Path | None
+) -> subprocess.Popen[str]:
     seed_file = home / "seed.json"
     seed_file.write_text(json.dumps(seed), encoding="utf-8")
     module = ["-m", "airflow_ephemeral_ec2.local", "--end-with-stdin"]
     places = ["--home", str(home), "--seed", str(seed_file), "--port", str(port)]
+    places += ["--faults", str(faults.absolute())] if faults else []
     with (home / "stderr.log").open("w", encoding="utf-8") as log:
         return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, *module, *places],

@@ -176,6 +176,7 @@ def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
     add = parser.add_argument
     add("--port", type=int, default=0, help="(default: a free one)")
     add("--seed-from", metavar="TABLE", help="make everything that this table names")
+    add("--faults", type=Path, metavar="FILE", help="faults.yaml: what goes wrong, and when")
     add("--home", type=Path, metavar="DIR", help="folder for its files (default: a temporary one)")
     add("--environment", metavar="NAME", help="(default: demo)")
     add("--bucket", metavar="NAME", help="bucket of record (default: ephemeral-ec2-state)")

@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from airflow_ephemeral_ec2.local.account_limits import AccountLimits
 from airflow_ephemeral_ec2.local.error_answers import Reply
-from airflow_ephemeral_ec2.local.faults import FaultBook, parse_fault
+from airflow_ephemeral_ec2.local.fault_kinds import Limits, Plan, parse_rules
+from airflow_ephemeral_ec2.local.faults import FaultBook
 from airflow_ephemeral_ec2.local.fleet import Fleet
 from airflow_ephemeral_ec2.local.harms import parse_harm
 from airflow_ephemeral_ec2.local.seeding import parse_seed, seed
@@ -22,6 +24,7 @@ class Control:
     faults: FaultBook
     account: str
     facts: Callable[[], dict[str, object]]
+    limits: AccountLimits
 
     def answer(self, method: str, path: str, raw: bytes) -> Reply:
         try:
@@ -53,12 +56,22 @@ class Control:
 
     def _fault(self, method: str, body: object) -> dict[str, object] | None:
         if method == "POST":
-            self.faults.add(parse_fault(body))
+            self.apply(parse_rules(body if isinstance(body, list) else [body], "faults"))
         elif method == "DELETE":
             self.faults.clear()
+            self.limits.limits = Limits()
         elif method != "GET":
             return None
         return {"faults": self.faults.listed()}
+
+    def apply(self, plan: Plan) -> None:
+        """Put rules in force, beside those that are."""
+        for fault in plan.faults:
+            self.faults.add(fault)
+        for harm in plan.harms:
+            self.fleet.harms.add(harm)
+        if plan.limits != Limits():
+            self.limits.limits = plan.limits
 
     def _kill(self, instance_id: str, body: object) -> dict[str, object]:
         wanted = dict(body) if isinstance(body, dict) else {}

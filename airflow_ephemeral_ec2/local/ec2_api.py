@@ -9,6 +9,7 @@ import moto.ec2.utils as moto_utils
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.instances import InstanceResponse
 
@@ -99,6 +100,33 @@ class LocalEc2Api:
         if token and answer is Answer.LAUNCH:
             self.tokens.bind(token, scope, digest)
         return answer
+
+    def is_new(self, parameters: dict[str, str], account: str, region: str) -> bool:
+        """Say whether a request would launch, and not find its instance again."""
+        token = parameters.get("ClientToken", "")
+        use = self.tokens.find(token, self._scope(parameters, account, region)) if token else None
+        return use is None or not use.instance_ids
+
+    def vcpus(self, parameters: dict[str, str]) -> tuple[int, int, bool]:
+        """Return (vCPUs of a request, vCPUs of its market in use, whether it is spot)."""
+        is_spot = market_of(parameters) == "spot"
+        used = sum(
+            _vcpus_of(member.instance.instance_type)
+            for member in self.fleet.members.values()
+            if member.machine.state is not State.TERMINATED
+            and (member.instance.lifecycle == "spot") == is_spot
+        )
+        return _vcpus_of(parameters.get("InstanceType", "")), used, is_spot
+
+    def place_of(self, parameters: dict[str, str], account: str, region: str) -> dict[str, str]:
+        """Name what a launch asks for, in the words of the fault kinds."""
+        subnet = parameters.get("SubnetId") or parameters.get("NetworkInterface.1.SubnetId", "")
+        return {
+            "instance_type": parameters.get("InstanceType", ""),
+            "subnet": subnet,
+            "zone": self._scope(parameters, account, region),
+            "market": market_of(parameters),
+        }
 
     def _replay(self, call: Any, token: str) -> TokenUse | ActionResult | None:  # noqa: ANN401
         if not token:
@@ -260,6 +288,17 @@ class LocalEc2Api:
         crlf = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")[-65_536:]
         output = Base64EncodedString(b64encode(crlf).decode())
         return ActionResult({"InstanceId": instance.id, "Timestamp": posted_at, "Output": output})
+
+
+def market_of(parameters: dict[str, str]) -> str:
+    """Return ``spot`` or ``on-demand``, as a launch asks for it."""
+    found = parameters.get("InstanceMarketOptions.MarketType", "")
+    return "spot" if found == "spot" else "on-demand"
+
+
+def _vcpus_of(instance_type: str) -> int:
+    facts = INSTANCE_TYPES.get(instance_type, {})
+    return int(facts.get("VCpuInfo", {}).get("DefaultVCpus", 2))
 
 
 def page_of(ids: list[str], size: object, token: str | None) -> slice:

@@ -2,8 +2,11 @@
 
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+
+from airflow_ephemeral_ec2.local.distortions import DISTORTIONS
 
 CAPACITY_CODES = frozenset(
     {
@@ -29,8 +32,11 @@ class Fault:
     ``action`` is like ``RunInstances`` or ``s3:PutObject``; ``match`` has regular expressions
     for request parameters (S3: ``Bucket``, ``Key``, ``method``). ``count`` is how often it
     happens (0: always). ``delay`` is in seconds. ``after`` answers with the error after having
-    executed the call; ``drop`` closes the connection instead of answering. Without ``code`` and
-    ``drop`` only the delay happens.
+    executed the call; ``drop`` closes the connection instead of answering. ``twice`` executes the
+    call twice, as a proxy that asks again. ``distortion`` breaks the answer (``distortions.py``);
+    ``shifts_date`` moves its Date header by so many seconds. ``by`` is a regular expression for
+    the ARN of who calls. The rule holds from ``start_after`` seconds on, for ``lasts`` seconds (0:
+    for good). Without any of these only the delay happens.
     """
 
     action: str
@@ -42,9 +48,17 @@ class Fault:
     delay: float = 0.0
     after: bool = False
     drop: bool = False
+    twice: bool = False
+    distortion: str = ""
+    shifts_date: float = 0.0
+    by: str = ""
+    start_after: float = 0.0
+    lasts: float = 0.0
 
     def hits(self, service: str, action: str, parameters: Mapping[str, str]) -> bool:
-        if self.action not in {action, f"{service}:{action}", "*"}:
+        if self.action not in {action, f"{service}:{action}", f"{service}:*", "*"}:
+            return False
+        if self.by and not re.search(self.by, parameters.get("by", "")):
             return False
         return all(
             re.search(pattern, parameters.get(name, "")) for name, pattern in self.match.items()
@@ -71,19 +85,25 @@ def parse_fault(body: object) -> Fault:
         except re.error as error:
             msg = f"match {pattern!r} is not a regular expression: {error}"
             raise ValueError(msg) from error
+    if body.get("distortion", "") not in ("", *DISTORTIONS):
+        msg = f"distortion {body['distortion']!r} is not known; allowed: {', '.join(DISTORTIONS)}"
+        raise ValueError(msg)
     return Fault(**body)
 
 
 class FaultBook:
     """The rules in force, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._rules: list[Fault] = []
+        self._monotonic = monotonic
+        self._since: dict[int, float] = {}
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> None:
         with self._lock:
             self._rules.append(fault)
+            self._since[id(fault)] = self._monotonic()
 
     def clear(self) -> None:
         with self._lock:
@@ -96,8 +116,16 @@ class FaultBook:
     def peek(self, service: str, action: str, parameters: Mapping[str, str]) -> Fault | None:
         """Find the first rule that hits."""
         with self._lock:
-            hits = (one for one in self._rules if one.hits(service, action, parameters))
+            hits = (
+                one
+                for one in self._rules
+                if self._is_on(one) and one.hits(service, action, parameters)
+            )
             return next(hits, None)
+
+    def _is_on(self, rule: Fault) -> bool:
+        age = self._monotonic() - self._since.get(id(rule), 0.0)
+        return age >= rule.start_after and (not rule.lasts or age < rule.start_after + rule.lasts)
 
     def use(self, fault: Fault) -> None:
         """Count a rule that has just hit; the last time removes it."""
@@ -111,4 +139,5 @@ class FaultBook:
         if rule.count == 1:
             del self._rules[index]
         elif rule.count > 1:
-            self._rules[index] = replace(rule, count=rule.count - 1)
+            left = self._rules[index] = replace(rule, count=rule.count - 1)
+            self._since[id(left)] = self._since.pop(id(rule), 0.0)

@@ -7,19 +7,24 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from airflow_ephemeral_ec2.local.account_limits import AccountLimits
 from airflow_ephemeral_ec2.local.api_log import ApiLog
 from airflow_ephemeral_ec2.local.api_request import ApiRequest
 from airflow_ephemeral_ec2.local.authorization import Gatekeeper, Principal, Refusal
 from airflow_ephemeral_ec2.local.client_tokens import Answer
 from airflow_ephemeral_ec2.local.control import Control
+from airflow_ephemeral_ec2.local.distortions import DISTORTIONS
 from airflow_ephemeral_ec2.local.ec2_api import LocalEc2Api
 from airflow_ephemeral_ec2.local.error_answers import Reply, render_error
 from airflow_ephemeral_ec2.local.faults import CAPACITY_CODES, Fault, FaultBook
 
 _LOCKS = tuple(threading.Lock() for _ in range(64))
+DATE_OVERRIDE = "Local-Ec2-Date"
+"""The server writes its own Date; this header replaces it on the way out."""
 _WRITES = frozenset({"PUT", "POST", "DELETE"})
 
 
@@ -33,6 +38,7 @@ class Gateway:
     faults: FaultBook
     ec2: LocalEc2Api
     log: ApiLog
+    limits: AccountLimits
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = str(environ.get("PATH_INFO", ""))
@@ -56,7 +62,7 @@ class Gateway:
             _hang_up(environ)
             return Reply(503, [], b"")
         else:
-            fault = self._fault(request)
+            fault = self._fault(request, principal) or self._over_limit(request)
             reply = self._perform(environ, request, principal, fault)
         self._log(request, principal, reply, time.monotonic() - began, fault)
         if fault and fault.drop:
@@ -81,14 +87,33 @@ class Gateway:
         if fault.code:
             broken = render_error(request, fault.http, fault.code, fault.message)
         if broken is None:
-            return self._execute(environ, request, principal)
+            if fault.twice:
+                self._execute(environ, request, principal)
+                environ["wsgi.input"] = io.BytesIO(request.body)
+            return _distort(self._execute(environ, request, principal), fault)
         if fault.after:
             self._execute(environ, request, principal)
         return broken
 
-    def _fault(self, request: ApiRequest) -> Fault | None:
+    def _over_limit(self, request: ApiRequest) -> Fault | None:
+        """Refuse what goes over the account's limits, where some were set."""
+        if request.service != "ec2":
+            return None
+        refusal = self.limits.throttle(request.action)
+        if refusal is None and request.action == "RunInstances":
+            with self.ec2.fleet.lock:
+                account, region = self.gatekeeper.account, request.region
+                if self.ec2.is_new(dict(request.form), account, region):
+                    wanted, used, is_spot = self.ec2.vcpus(dict(request.form))
+                    refusal = self.limits.quota(wanted, used, is_spot=is_spot)
+        return refusal
+
+    def _fault(self, request: ApiRequest, principal: Principal) -> Fault | None:
         values = dict(request.form) | {"Bucket": request.bucket, "Key": request.key}
-        values["method"] = request.method
+        values |= {"method": request.method, "by": principal.arn}
+        if request.action == "RunInstances":
+            account = self.gatekeeper.account
+            values |= self.ec2.place_of(dict(request.form), account, request.region)
         fault = self.faults.peek(request.service, request.action, values)
         if fault is None:
             return None
@@ -149,6 +174,17 @@ class Gateway:
         if fault:
             fields["fault"] = {"code": fault.code, "after": fault.after, "drop": fault.drop}
         self.log.write(**fields)
+
+
+def _distort(reply: Reply, fault: Fault) -> Reply:
+    headers, body = reply.headers, reply.body
+    if fault.distortion:
+        body = DISTORTIONS[fault.distortion](body)
+        headers = [(n, v) for n, v in headers if n.lower() != "content-length"]
+    if fault.shifts_date:
+        moment = formatdate(time.time() + fault.shifts_date, usegmt=True)
+        headers = [*headers, (DATE_OVERRIDE, moment)]
+    return Reply(reply.status, headers, body)
 
 
 def read_body(environ: WSGIEnvironment) -> bytes:

@@ -24,6 +24,7 @@ class Options:
     credential_lifetime: float | None
     max_file_bytes: int | None
     end_with_stdin: bool = False
+    faults: Path | None = None
 
 
 def read_options(argv: Sequence[str] | None = None) -> Options:
@@ -48,6 +49,7 @@ def read_options(argv: Sequence[str] | None = None) -> Options:
         credential_lifetime=given.credential_lifetime,
         max_file_bytes=given.max_file_bytes,
         end_with_stdin=given.end_with_stdin,
+        faults=given.faults,
     )
 
 
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--state-file", type=Path, help="write URL and keys here as JSON when ready")
     add("--api-log", type=Path, help="where to append the API log (default: HOME/api-log.jsonl)")
     add("--seed", type=Path, help="JSON file: buckets, roles, subnets to create")
+    add("--faults", type=Path, help="faults.yaml: what goes wrong from the start")
     add("--pending", type=float, default=usual.pending, metavar="SECONDS")
     add("--shutting-down", type=float, default=usual.shutting_down, metavar="SECONDS")
     add("--stop-grace", type=float, default=usual.stop_grace, metavar="SECONDS",

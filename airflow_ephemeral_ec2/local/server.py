@@ -17,13 +17,15 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from airflow_ephemeral_ec2.local.account_limits import AccountLimits
 from airflow_ephemeral_ec2.local.api_log import ApiLog
 from airflow_ephemeral_ec2.local.authorization import Gatekeeper
 from airflow_ephemeral_ec2.local.control import Control
 from airflow_ephemeral_ec2.local.ec2_api import LocalEc2Api
+from airflow_ephemeral_ec2.local.fault_kinds import load_faults
 from airflow_ephemeral_ec2.local.faults import FaultBook
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
-from airflow_ephemeral_ec2.local.gateway import Gateway
+from airflow_ephemeral_ec2.local.gateway import DATE_OVERRIDE, Gateway
 from airflow_ephemeral_ec2.local.instance_states import Event
 from airflow_ephemeral_ec2.local.options import Options
 from airflow_ephemeral_ec2.local.process_runner import ProcessRunner
@@ -35,6 +37,15 @@ from airflow_ephemeral_ec2.local.sts_api import LocalStsApi
 
 class QuietHandler(MotoRequestHandler):
     """The API log has every call; stderr does not repeat it."""
+
+    def end_headers(self) -> None:
+        """Let a clock that is off replace the server's own."""
+        name = f"{DATE_OVERRIDE}: ".encode()
+        lines: list[bytes] = getattr(self, "_headers_buffer", [])
+        if any(line.startswith(name) for line in lines):
+            kept = [line for line in lines if not line.lower().startswith(b"date: ")]
+            lines[:] = [line.replace(name, b"Date: ") for line in kept]
+        super().end_headers()
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ANN401
         if type == "error":
@@ -58,9 +69,14 @@ class LocalServer:
         ec2.install()
         LocalStsApi(sessions).install()
         ScheduleClock(ACCOUNT, self._end_scheduled)
+        limits = AccountLimits()
+        control = Control(self.fleet, faults, ACCOUNT, self.facts, limits)
+        if options.faults:
+            control.apply(load_faults(options.faults))
         gateway = Gateway(
             moto=DomainDispatcherApplication(create_backend_app),
-            control=Control(self.fleet, faults, ACCOUNT, self.facts),
+            control=control,
+            limits=limits,
             gatekeeper=Gatekeeper(sessions, ACCOUNT),
             faults=faults,
             ec2=ec2,

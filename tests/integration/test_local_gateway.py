@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from airflow_ephemeral_ec2.local.account_limits import AccountLimits
 from airflow_ephemeral_ec2.local.api_log import ApiLog
 from airflow_ephemeral_ec2.local.authorization import Gatekeeper
 from airflow_ephemeral_ec2.local.faults import FaultBook
@@ -49,6 +50,7 @@ def put(tmp_path):
         faults=FaultBook(),
         ec2=None,
         log=ApiLog(tmp_path / "log"),
+        limits=AccountLimits(),
     )
 
     def call(path):

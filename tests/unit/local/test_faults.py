@@ -59,3 +59,25 @@ def test_a_rule_hits_by_action_and_parameters(action, match, hits):
 def test_a_wrong_rule_says_what_is_wrong(body, problem):
     with pytest.raises(ValueError, match=problem):
         parse_fault(body)
+
+
+def test_a_rule_holds_from_its_beginning_to_its_end():
+    now = [100.0]
+    book = FaultBook(lambda: now[0])
+    book.add(Fault("RunInstances", code="X", count=0, start_after=10, lasts=5))
+
+    def hits():
+        return book.peek("ec2", "RunInstances", {}) is not None
+
+    seen = []
+    for now[0] in (100.0, 109.0, 110.0, 114.9, 115.1):
+        seen.append(hits())
+
+    assert seen == [False, False, True, True, False]
+
+
+def test_a_rule_may_be_about_one_caller():
+    fault = Fault("s3:*", code="X", by="payer-machine/i-")
+
+    assert fault.hits("s3", "PutObject", {"by": "arn:aws:sts::1:assumed-role/payer-machine/i-0a"})
+    assert not fault.hits("s3", "PutObject", {"by": "arn:aws:iam::1:user/local"})
