@@ -1,7 +1,7 @@
 # Everything sets itself up in .venv; a warm run installs nothing. Python 3.11+ and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix screenshots clean unit integration system lowest
+.PHONY: help demo test lint fix screenshots clean unit integration system lowest nightly mutation machine
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -34,7 +34,16 @@ fix: .venv/ready ## Mend what ruff can mend
 	$(BIN)/ruff format --exclude '*.md' .
 
 unit: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/unit
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/unit tests/state_machine
+
+nightly: .venv/ready ## The state machine of the whole engine, 4,000 examples; prints what was reached
+	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(BIN)/python $(PYTEST) tests/state_machine
+
+machine: .venv/ready ## Boots the product's user data on real cloud-init and systemd (root, Debian)
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 3 tests/machine
+
+mutation: .venv/ready ## Seeds bugs, one at a time, and shows which test turns red
+	$(NO_PROXY_HERE) $(BIN)/python -m tests.seeded_bugs
 
 integration: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/integration

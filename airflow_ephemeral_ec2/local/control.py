@@ -95,8 +95,10 @@ class Control:
 
     def _instances(self) -> dict[str, object]:
         with self.fleet.lock:
-            states = {i: str(m.machine.state) for i, m in self.fleet.members.items()}
-        return {"instances": states}
+            members = list(self.fleet.members.items())
+        states = {i: str(m.machine.state) for i, m in members}
+        urls = {i: m.machine.plan.guest.imds_url for i, m in members}
+        return {"instances": states, "metadata": urls}
 
 
 _HELP = (

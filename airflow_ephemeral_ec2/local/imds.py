@@ -6,6 +6,7 @@ are renewed five minutes before they expire (half of their life, when that is sh
 """
 
 import json
+import re
 import selectors
 import socket
 import threading
@@ -64,6 +65,8 @@ class Metadata:
         """Return the content at a path below ``/latest/``; None when it does not exist."""
         if path == "user-data":
             return self.user_data or None
+        if path == "dynamic/instance-identity":
+            return b"document"
         if path == "dynamic/instance-identity/document":
             return _json(self._identity())
         if not path.startswith("meta-data"):
@@ -81,13 +84,13 @@ class Metadata:
         values = self._values(role)
         if name in values:
             return values[name].encode()
-        below = sorted(
-            {
-                n[len(name) :].lstrip("/").partition("/")[0]
-                for n in values
-                if not name or n.startswith(name + "/")
-            }
-        )
+        rest = [
+            n[len(name) :].lstrip("/").partition("/")
+            for n in values
+            if not name or n.startswith(name + "/")
+        ]
+        # Folders end with a slash, as on EC2.
+        below = sorted({first + slash for first, slash, _ in rest})
         return "\n".join(below).encode() if below else None
 
     def _values(self, role: str) -> dict[str, str]:
@@ -200,6 +203,9 @@ def _answer(handler: Handler, connection: socket.socket, address: object) -> Non
         handler(connection, address)
 
 
+_VERSION = re.compile(r"/(latest|20[0-9]{2}-[0-9]{2}-[0-9]{2})/")
+
+
 class _MetadataHandler(BaseHTTPRequestHandler):
     """One connection; the subclass that ``_handler`` makes knows whose."""
 
@@ -247,8 +253,9 @@ class _MetadataHandler(BaseHTTPRequestHandler):
 
     def _send_metadata(self) -> None:
         found = None
-        if self.path.startswith("/latest/"):
-            found = self.metadata.answer(self.path.removeprefix("/latest/").rstrip("/"))
+        version = _VERSION.match(self.path)
+        if version:
+            found = self.metadata.answer(self.path[version.end() :].rstrip("/"))
         self._send(404 if found is None else 200, found or b"")
 
     def _send(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:

@@ -85,6 +85,10 @@ class LocalCloud:
         found = self._ask("GET", "instances")["instances"]
         return {str(one): str(state) for one, state in found.items()}
 
+    def metadata_url(self, instance_id: str) -> str:
+        """Return where an instance's own metadata service listens."""
+        return str(self._ask("GET", "instances")["metadata"][instance_id])
+
     def seed(self, **wanted: object) -> None:
         """Seed more while it runs; see ``seeding.Seed`` for the names."""
         self._ask("POST", "seed", wanted)

@@ -62,7 +62,7 @@ def test_the_lock_names_machine_boot_and_nonce(machine):
 
     lock = json.loads(machine.read(LOCK))
     assert (lock["instance_id"], lock["nonce"]) == (INSTANCE, NONCE)
-    assert set(lock) == {"instance_id", "boot_id", "nonce", "taken_at"}
+    assert set(lock) == {"instance_id", "arn", "boot_id", "nonce", "taken_at"}
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,11 @@ def test_each_layer_acts_after_the_one_within():
     assert watchdog < scheduled_end(0.0, watchdog) < reapable_age(watchdog)
     assert scheduled_end(0.0, watchdog) - watchdog >= 300
     assert reapable_age(watchdog) - scheduled_end(0.0, watchdog) >= 300
+
+
+def test_another_reason_is_another_suspicion():
+    first = decide_reap([machine(state="stopped")], [], OPEN, {}, 0.0)
+    second = decide_reap([machine(age=9_999.0)], [], OPEN, first.sightings, 300.0)
+
+    assert second.orphans == ()
+    assert second.sightings["i-1"].first_seen == 300.0

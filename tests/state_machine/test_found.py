@@ -1,0 +1,105 @@
+"""Counterexamples that the state machine found, as plain steps; each was a fault of the engine."""
+
+import pytest
+
+from tests.state_machine.process import Fault
+from tests.state_machine.world import World
+
+MEMBER, CLAIMS = 0, 1
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.close()
+
+
+def run_to_the_end(machine):
+    for _ in range(12):
+        machine.settle()
+        machine.act()
+    assert machine.state == "terminated"
+
+
+def outcomes(world):
+    return [str(record.outcome) for record in world.oracle.outcomes.values()]
+
+
+def test_the_report_is_found_after_queue_state_and_instance_record_are_lost(world):
+    world.open(MEMBER)
+    world.tick(0)
+    (machine,) = world.ec2.own
+    run_to_the_end(machine)
+    machine.is_evicted = True
+    world.change_aws("queue state damaged", 0)
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["succeeded"]
+
+
+def test_the_report_of_a_second_machine_that_ec2_no_longer_shows_is_found(world):
+    world.open(MEMBER)
+    world.tick(0, Fault("double", "launch", 0))
+    first, second = world.ec2.own
+    run_to_the_end(second)
+    second.is_evicted = True
+    run_to_the_end(first)
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["succeeded"]
+    assert world.oracle.executions.total() == 1
+
+
+@pytest.mark.parametrize("kind", ["crash before", "crash after", "answer lost", "retried"])
+@pytest.mark.parametrize("put", range(6))
+def test_every_outcome_has_its_history_whenever_its_writer_dies(world, kind, put):
+    world.open(MEMBER)
+    world.tick(0)
+    run_to_the_end(world.ec2.own[0])
+    world.advance(65)
+    world.tick(0, Fault(kind, "put", put))
+
+    world.settle()
+
+    # The oracle counts the history records at the end.
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["succeeded"]
+
+
+def test_a_kill_does_not_end_an_attempt_whose_unseen_machine_works(world):
+    world.ec2.is_lagging = True
+    world.open(MEMBER)
+    world.tick(0, Fault("answer lost", "launch", 0))
+    (machine,) = world.ec2.own
+    machine.settle()
+    for _ in range(4):
+        machine.act()
+    assert world.oracle.executions.total() == 1
+    world.kill(MEMBER)
+
+    world.tick(0)
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == []
+    world.settle()
+    assert world.oracle.violations == []
+
+
+def test_the_reaper_touches_no_other_environment_even_if_the_filter_does_nothing(world):
+    world.open(MEMBER)
+    world.tick(0)
+    world.launch_foreign()
+    world.ec2.ignores_filters = True
+
+    for _ in range(4):
+        world.advance(100_000)
+        world.reap()
+
+    assert world.oracle.violations == []
+    mine, foreign = world.ec2.machines.values()
+    assert (mine.state, foreign.state) == ("shutting-down", "pending")
