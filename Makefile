@@ -1,7 +1,7 @@
 # Everything sets itself up in .venv; a warm run installs nothing. Python 3.11+ and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix screenshots clean unit integration system lowest nightly mutation machine
+.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -21,7 +21,7 @@ help: ## Show this
 demo: .venv/ready ## Three payers on disposable machines in a real Airflow; Ctrl-C stops it
 	@$(BIN)/python -m tests.system.demo $(if $(EXIT),--exit) $(if $(BREAK),--break $(BREAK)) $(if $(DATE),--date $(DATE))
 
-test: lint unit lowest integration system ## Lint and all tests, also with the lowest versions on Airflow 2.11
+test: lint unit engine lowest integration system ## Lint and all tests, also with the lowest versions on Airflow 2.11
 
 lint: .venv/ready ## ruff, mypy, import layers; changes nothing
 	$(BIN)/ruff check .
@@ -34,7 +34,10 @@ fix: .venv/ready ## Mend what ruff can mend
 	$(BIN)/ruff format --exclude '*.md' .
 
 unit: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/unit tests/state_machine
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/unit
+
+engine: .venv/ready ## The state machine of the whole engine, a bounded number of examples
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
 nightly: .venv/ready ## The state machine of the whole engine, 4,000 examples; prints what was reached
 	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(BIN)/python $(PYTEST) tests/state_machine
