@@ -1,7 +1,7 @@
 # Everything sets itself up in .venv; a warm run installs nothing. Python 3.11+ and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine
+.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine attempts drills
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -39,7 +39,7 @@ unit: .venv/ready
 engine: .venv/ready ## The state machine of the whole engine, a bounded number of examples
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
-nightly: .venv/ready ## The state machine of the whole engine, 4,000 examples; prints what was reached
+nightly: attempts drills ## All attempts, 20 drills, 4,000 examples of the state machine
 	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(BIN)/python $(PYTEST) tests/state_machine
 
 machine: .venv/ready ## Boots the product's user data on real cloud-init and systemd (root, Debian)
@@ -49,10 +49,16 @@ mutation: .venv/ready ## Seeds bugs, one at a time, and shows which test turns r
 	$(NO_PROXY_HERE) $(BIN)/python -m tests.seeded_bugs
 
 integration: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/integration
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 3 tests/integration
 
 system: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/system
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -m "not nightly" tests/system
+
+attempts: .venv/ready .venv-lowest/ready ## Every case of docs/attempts.md on Airflow 2.11 and 3.3; prints the table
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -s -m nightly tests/system/test_attempts.py
+
+drills: .venv/ready ## kill -9 of Airflow's parts while ten jobs run: ROUNDS=20 SEED=1
+	@$(BIN)/python -m tests.system.drills --rounds $(or $(ROUNDS),20) --seed $(or $(SEED),1) $(if $(LEASE),--lease $(LEASE))
 
 lowest: .venv-lowest/ready
 	$(NO_PROXY_HERE) $(LOWEST)/python $(PYTEST) -W ignore -n 2 tests/unit

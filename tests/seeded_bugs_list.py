@@ -105,14 +105,18 @@ SEEDED_BUGS = (
         "agent/supervisor.py",
         "        if not self._take_lock():",
         "        if not (self._take_lock() or True):",
-        ("tests/integration/test_agent_faults.py",),
+        (
+            "tests/integration/test_agent_faults.py::test_B7_a_machine_without_the_lock_does_not_run_the_job",
+        ),
     ),
     SeededBug(
         "a 412 on the agent's own lock counts as lost",
         "agent/supervisor.py",
         "return bool(json.loads(self.store.get(key, self._patience())) == mine)",
         "return False",
-        ("tests/integration/test_agent_faults.py",),
+        (
+            "tests/integration/test_agent_faults.py::test_a_lost_answer_to_the_own_lock_counts_as_won",
+        ),
     ),
     SeededBug(
         "the agent overwrites the lock",

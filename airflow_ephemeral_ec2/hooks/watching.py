@@ -17,7 +17,7 @@ from airflow_ephemeral_ec2.hooks.endings import (
 from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.model.admission import Stage
 from airflow_ephemeral_ec2.model.duration import format_duration
-from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome, Verdict
+from airflow_ephemeral_ec2.model.outcome import BY_ITSELF, Kill, Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.report import Report, read_marker
 from airflow_ephemeral_ec2.model.watch import (
     STUCK_SECONDS,
@@ -196,6 +196,8 @@ class Watching:
             if found is None:
                 return
             marker, has_console = found
+        elif isinstance(evidence.report, Report) and observation.state == "terminated":
+            marker, has_console = self._cross_check(name, observation, fleet)
         verdict = evidence.judge(record.spec, observation, marker)
         if verdict is not None:
             report = evidence.report if isinstance(evidence.report, Report) else marker
@@ -229,6 +231,27 @@ class Watching:
         if console.text:
             self._store.write_console(observation.arn, console.text)
         return marker, bool(console.text)
+
+    def _cross_check(
+        self, name: str, observation: Observation, fleet: Fleet
+    ) -> tuple[Report | None, bool]:
+        """
+        Read the console of a machine that reported and then did not power itself off.
+
+        That is not how the agent ends: the report may be somebody else's. One call for each of
+        those, none for the others; what is not posted yet, or cannot be read, is not waited for.
+        """
+        if observation.reason_code == BY_ITSELF:
+            return None, False
+        try:
+            console = fleet.read_console(observation.instance_id)
+        except AwsError as error:
+            self._open.memories[name].tell(f"report not compared with the console: {error}")
+            return None, False
+        marker = read_marker(console.text, self._open.memories[name].record.nonce)
+        if marker is not None:
+            self._store.write_console(observation.arn, console.text)
+        return marker, marker is not None
 
     def _press_on(self, name: str, look: Look, fleet: Fleet) -> None:
         """End a machine by force that does not come out of ``shutting-down``."""

@@ -99,6 +99,14 @@ class StartLock:
     """Of the instance that took it: its report is found even if EC2 never showed the machine."""
 
 
+BY_API = (
+    "Client.UserInitiatedShutdown",
+    "Client.UserInitiatedHibernate",
+    "Client.InstanceTerminated",
+)
+"""Somebody asked for it through the EC2 API."""
+BY_ITSELF = "Client.InstanceInitiatedShutdown"
+"""The machine powered itself off, as the agent does once the report is written."""
 KILL_STOPPED = "stopped"
 """Kill reason of a machine that was stopped; ``by`` is the StateReason that it had then."""
 
@@ -235,12 +243,16 @@ def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill 
     code, kill = _why_it_ended(observation, kill)
     if code.startswith("Server.Spot"):
         return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
+    if kill is not None and kill.reason == "impaired" and lock and lock.revoked:
+        reason = "the host was impaired for more than 10 minutes; the work had not begun"
+        return Verdict(Outcome.INFRA_FAILED, reason, Budget.INFRA)
     if kill is not None:
         return _judge_kill(kill)
     by_ec2 = _judge_state_reason(code)
     if by_ec2 is not None:
         return by_ec2
-    if lock is None:
+    # We revoke the free lock of a stopped machine: that is not why it stopped.
+    if lock is None or lock.revoked == KILL_STOPPED:
         reason = f"the machine ended before it took the start lock ({code or 'no reason given'})"
         return Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA)
     if lock.is_foreign:
@@ -260,7 +272,7 @@ def _judge_state_reason(code: str) -> Verdict | None:
         return Verdict(Outcome.BAD_CONFIG, reason)
     if code == "Client.VolumeLimitExceeded":
         return Verdict(Outcome.QUOTA, f"EBS quota reached ({code})", Budget.INFRA)
-    if code == "Client.UserInitiatedShutdown":
+    if code in BY_API:
         return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
     return None
 

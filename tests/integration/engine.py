@@ -61,6 +61,10 @@ class Engine:
         )
         return controller
 
+    def forget_refusals(self):
+        """Forget which offerings had no capacity: the next test is another day."""
+        self.cloud.client("s3").delete_object(Bucket="records", Key="demo/queue-state.json")
+
     # -- what the endpoint saw ---------------------------------------------------------------
 
     def launches(self, opened):

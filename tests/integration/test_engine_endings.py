@@ -45,7 +45,9 @@ def cloud():
 
 @pytest.fixture
 def engine(cloud, make_spec):
-    yield Engine(cloud, make_spec)
+    engine = Engine(cloud, make_spec)
+    yield engine
+    engine.forget_refusals()
     cloud.clear_faults()
     alive = {i: s for i, s in cloud.instances().items() if s != "terminated"}
     assert alive == {}

@@ -20,6 +20,8 @@ from airflow_ephemeral_ec2.model.plan import plan_entry
 from airflow_ephemeral_ec2.model.reap import Suspicion
 
 AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+# A connection that a fault broke is closed when boto3's client is collected, in whatever test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 AT_ONCE = dict.fromkeys(Suspicion, 0.0)
 """Two sightings in two passes, however close: the time between them has unit tests."""
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.system.leash import descendants
 
 LEASH = Path(__file__).with_name("leash.py")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,17 +31,52 @@ class ServiceError(RuntimeError):
 
 
 class Service:
-    """One started command; ``stop`` ends it and everything that it started."""
+    """
+    One started command; ``stop`` ends it and everything that it started.
 
-    def __init__(self, name, command, environment, log, grace=4.0):
+    One that ``stays`` may be killed alone: what it started lives on until ``stop``.
+    """
+
+    def __init__(self, name, command, environment, log, grace=4.0, *, stays=False):
         self.name = name
         self.log = Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        leash = [sys.executable, "-I", "-S", str(LEASH), str(grace), *command]
+        self._pid_file = self.log.with_suffix(".pid") if stays else None
+        options = ["--stay", str(self._pid_file)] if stays else []
+        leash = [sys.executable, "-I", "-S", str(LEASH), *options, str(grace), *command]
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 leash, stdin=subprocess.PIPE, stdout=out, stderr=out, env=environment, cwd=CHECKOUT
             )
+
+    @property
+    def pid(self):
+        """Process of a command that ``stays``; None when it has ended."""
+        try:
+            pid = int(self._pid_file.read_text(encoding="ascii"))
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return pid if state[0] != "Z" and int(state[1]) == self._process.pid else None
+
+    @property
+    def has_ended(self):
+        """Whether the command is over, killed or not; a leash that ``stays`` may be there still."""
+        if self._pid_file is None or self.exit_status is not None:
+            return self.exit_status is not None
+        return self._pid_file.exists() and self.pid is None
+
+    @property
+    def descendants(self):
+        """All living processes that came of the command."""
+        return descendants(self._process.pid)
+
+    def kill(self, number=signal.SIGKILL):
+        """Send the command a signal, and nobody else; returns whether it was there."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, number)
+        return pid is not None
 
     @property
     def exit_status(self):

@@ -23,7 +23,7 @@ def launch(monkeypatch):
     return clients_from_environment("us-east-1").launch
 
 
-def test_L5_a_launch_is_sent_once_however_it_fails(launch):
+def test_a_launch_is_sent_once_however_it_fails(launch):
     """Capacity error, HTTP 500: botocore's standard mode would ask again by itself."""
     sent = []
 

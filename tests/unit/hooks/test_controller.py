@@ -682,6 +682,42 @@ def test_a_reason_that_decides_needs_no_console_but_keeps_it(controller, fleet, 
     assert store.read(contract.console_key("test", found.machine.arn)) == b"last boot"
 
 
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        ("Client.UserInitiatedShutdown", "channel_conflict"),
+        ("Client.InstanceInitiatedShutdown", "succeeded"),
+    ],
+)
+def test_R22_a_report_of_a_machine_that_was_ended_is_compared_with_its_console(
+    controller, fleet, store, submit, clock, reason, outcome
+):
+    """Somebody writes a success with our nonce and ends the machine."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    report(store, record, "i-0")
+    fleet.console = ConsoleOutput(marker_of(record, exit_code=143), clock.at)
+    fleet.set("i-0", "terminated", reason=reason)
+
+    found = outcome_of(controller, record)
+
+    assert (found.outcome, found.budget) == (outcome, "none")
+    assert (found.console_uri is not None) is (outcome == "channel_conflict")
+
+
+def test_a_success_is_not_held_up_by_a_console_that_may_not_be_read(
+    controller, fleet, store, submit
+):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.console = AccessError("ec2:GetConsoleOutput", "denied.")
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
+
+
 def test_a_host_that_stays_impaired_is_ended_after_ten_minutes(
     controller, fleet, store, submit, clock
 ):

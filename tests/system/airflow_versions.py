@@ -1,0 +1,177 @@
+"""The oldest and the newest supported Airflow: how each is started, and driven as its users do."""
+
+import contextlib
+from pathlib import Path
+from typing import ClassVar
+
+from tests.system.airflow_components import AirflowComponents, WarmCommands
+from tests.system.services import CHECKOUT, wait_until
+
+SCHEDULERS = {"scheduler": "scheduler", "scheduler-2": "scheduler"}
+QUERY = """
+SELECT dag_id, run_id, task_id, state, try_number, queued_by_job_id FROM task_instance
+"""
+
+
+class Airflow:
+    """What both versions have in common; the database is read, never written."""
+
+    bin_folder = ""
+    parts: ClassVar = {}
+
+    def __init__(self, home, dags, postgres, engine, lease_seconds=None, parts=None):
+        database = Path(home).name
+        self.components = AirflowComponents(
+            home,
+            dags,
+            postgres.make_database(database),
+            bin_folder=CHECKOUT / self.bin_folder,
+            parts=parts or self.parts,
+            engine=engine,
+            lease_seconds=lease_seconds,
+        )
+        self._connect = lambda: postgres.connect(database)
+        self._connection = None
+
+    def rows(self, query, *values):
+        """Ask the database."""
+        if self._connection is None:
+            self._connection = self._connect()
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, values or None)
+            return cursor.fetchall()
+
+    def states(self):
+        """Return {(dag id, run id, task id): state}."""
+        return {tuple(row[:3]): row[3] for row in self.rows(QUERY)}
+
+    def run_state(self, dag_id, run_id):
+        found = self.rows(
+            "SELECT state FROM dag_run WHERE dag_id = %s AND run_id = %s", dag_id, run_id
+        )
+        return found[0][0] if found else None
+
+    def schedulers_that_queued(self):
+        """Count the schedulers that gave at least one task to their executor."""
+        return len({row[5] for row in self.rows(QUERY) if row[5] is not None})
+
+    def start(self, cloud):
+        """Start all parts; ``wait_until_ready`` waits."""
+        self.components.start(cloud)
+
+    def wait_for_dags(self, dag_ids, seconds=90):
+        """Wait until Airflow can run these DAGs."""
+        query = "SELECT dag_id FROM serialized_dag"
+        wait_until(
+            lambda: (
+                self.components.must_run() or set(dag_ids) <= {row[0] for row in self.rows(query)}
+            ),
+            seconds,
+            f"the DAGs {sorted(dag_ids)}",
+        )
+
+    def serialized(self, dag_id):
+        """Return what the scheduler knows of a DAG, as text."""
+        found = self.rows(
+            "SELECT data::text FROM serialized_dag WHERE dag_id = %s "
+            "ORDER BY last_updated DESC LIMIT 1",
+            dag_id,
+        )
+        return found[0][0] if found else ""
+
+    def stop(self):
+        self.components.stop()
+        if self._connection is not None:
+            self._connection.close()
+
+
+class AirflowThree(Airflow):
+    """The newest: everything through its REST API, and its own command for backfills."""
+
+    name = "3.3"
+    bin_folder = ".venv/bin"
+    parts: ClassVar = {
+        **SCHEDULERS,
+        "triggerer": "triggerer",
+        "dag-processor": "dag-processor",
+        "api-server": "api-server",
+    }
+    client = None
+
+    def wait_until_ready(self):
+        self.client = self.components.log_in()
+
+    def trigger(self, dag_id, run_id, date):
+        body = {"dag_run_id": run_id, "logical_date": f"{date}T00:00:00Z", "conf": {}}
+        self.client.ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+
+    def clear(self, dag_id, run_id, task_id, date):
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.client.ask("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", body)
+
+    def delete_run(self, dag_id, run_id):
+        self.client.ask("DELETE", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+
+    def reprocess(self, dag_id, date):
+        self.components.command(
+            "backfill", "create", "--dag-id", dag_id, "--from-date", date, "--to-date", date,
+            "--reprocess-behavior", "completed",
+        )  # fmt: skip
+
+    def run_once_more(self, dag_id, run_id, task_id):
+        """There is no way: the API server starts a task instance once."""
+
+
+class AirflowTwo(Airflow):
+    """The oldest: scheduler and triggerer, driven by its command line."""
+
+    name = "2.11"
+    bin_folder = ".venv-lowest/bin"
+    parts: ClassVar = {**SCHEDULERS, "triggerer": "triggerer"}
+    _commands = None
+
+    def start(self, cloud):
+        super().start(cloud)
+        self._commands = WarmCommands(self.components)
+
+    def wait_until_ready(self):
+        self._commands.wait_until_ready()
+
+    def trigger(self, dag_id, run_id, date):
+        self._commands.run(
+            argv=["dags", "trigger", dag_id, "--run-id", run_id, "--exec-date", date]
+        )
+
+    def clear(self, dag_id, run_id, task_id, date):
+        self._commands.run(
+            argv=["tasks", "clear", dag_id, "--yes", "--task-regex", f"^{task_id}$",
+                  "--start-date", date, "--end-date", date]
+        )  # fmt: skip
+
+    def delete_run(self, dag_id, run_id):
+        self._commands.run(delete_run=[dag_id, run_id])
+
+    def reprocess(self, dag_id, date):
+        self.components.command(
+            "dags", "backfill", dag_id, "--start-date", date, "--end-date", date,
+            "--reset-dagruns", "--yes",
+        )  # fmt: skip
+
+    def run_once_more(self, dag_id, run_id, task_id):
+        """Run the task instance that a worker runs already, by hand."""
+        self.components.command("tasks", "run", dag_id, task_id, run_id, "--raw")
+
+    def stop(self):
+        if self._commands is not None:
+            with contextlib.suppress(OSError):
+                self._commands.stop()
+        super().stop()
+
+
+VERSIONS = (AirflowTwo, AirflowThree)
