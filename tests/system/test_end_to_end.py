@@ -218,7 +218,8 @@ def test_a_job_launched_without_waiting_is_awaited_by_the_sensor(world):
 
     assert (launch["state"], wait["state"]) == ("success", "success")
     assert launched["jobkey"] == waited["jobkey"]
-    assert "outcome" not in launched
+    # A short job may be over before anybody on a busy machine hears of its launch.
+    assert launched.get("outcome") in (None, "succeeded")
     assert waited["outcome"] == "succeeded"
 
 
