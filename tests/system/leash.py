@@ -73,10 +73,14 @@ def main(grace, command, pid_file=None):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # Ctrl-C reaches the whole group of a terminal; only the holder of the leash decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever ends the whole group (``timeout`` does) must not set free what is held here.
+    ends = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ends.append(True))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     if pid_file:
         write(pid_file, process.pid)
-    while process.poll() is None or pid_file:
+    while not ends and (process.poll() is None or pid_file):
         readable, _, _ = select.select([0], [], [], 0.2)
         if readable and not os.read(0, 1):
             break
