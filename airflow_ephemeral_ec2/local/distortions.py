@@ -4,11 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 
 _INSTANCES = re.compile(rb"<instancesSet>.*?</instancesSet>", re.DOTALL)
-_RESERVATIONS = re.compile(rb"<reservationSet>(.*)</reservationSet>", re.DOTALL)
+_RESERVATIONS = re.compile(rb"<reservationSet>.*</reservationSet>", re.DOTALL)
 _ID = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
 _ITEM = re.compile(rb"(<instancesSet>)(\s*<item>.*</item>\s*)(</instancesSet>)", re.DOTALL)
-_TOKEN = re.compile(rb"<nextToken>[^<]*</nextToken>|<nextToken ?/>")
-_ITEM_EDGE = re.compile(rb"<(/?)item>")
 
 
 def _double(body: bytes) -> bytes:
@@ -21,38 +19,11 @@ def _double(body: bytes) -> bytes:
     return body[:start] + found.group(1) + found.group(2) + other + found.group(3) + body[end:]
 
 
-def _halve(body: bytes) -> bytes:
-    """Leave every other reservation out, from the first on."""
-    found = _RESERVATIONS.search(body)
-    if not found:
-        return body
-    kept = b"".join(_items(found.group(1))[1::2])
-    start, end = found.span(1)
-    return body[:start] + kept + body[end:]
-
-
-def _items(text: bytes) -> list[bytes]:
-    """Cut a list into its items; items have lists of items in them."""
-    found, depth, start = [], 0, 0
-    for edge in _ITEM_EDGE.finditer(text):
-        if edge.group(1):
-            depth -= 1
-            if depth == 0:
-                found.append(text[start : edge.end()])
-        else:
-            if depth == 0:
-                start = edge.start()
-            depth += 1
-    return found
-
-
 DISTORTIONS: Mapping[str, Callable[[bytes], bytes]] = {
     "no-instances": lambda body: _INSTANCES.sub(b"<instancesSet/>", body),
     "no-id": lambda body: _ID.sub(b"", body),
     "two-instances": _double,
     "truncated": lambda body: body[: len(body) // 2],
     "empty": lambda body: _RESERVATIONS.sub(b"<reservationSet/>", body),
-    "half": _halve,
-    "last-page": lambda body: _TOKEN.sub(b"", body),
 }
 """Name -> what it does to an answer's body."""
