@@ -118,7 +118,7 @@ class LocalCloud:
         self._ask("DELETE", "harms")
 
     def wait_for(
-        self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "condition"
+        self, condition: Callable[[], bool], seconds: float = 60.0, what: str = "condition"
     ) -> None:
         """
         Poll until something holds.
@@ -132,7 +132,7 @@ class LocalCloud:
                 raise TimeoutError(msg)
             time.sleep(0.02)
 
-    def wait_for_state(self, instance_id: str, state: str, seconds: float = 20.0) -> None:
+    def wait_for_state(self, instance_id: str, state: str, seconds: float = 60.0) -> None:
         self.wait_for(lambda: state in self.states(instance_id), seconds, f"{instance_id} {state}")
 
     def stop(self) -> int:

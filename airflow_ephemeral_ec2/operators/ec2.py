@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -15,8 +16,6 @@ from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError, e
 from airflow_ephemeral_ec2.hooks.attempts import (
     LaunchOrder,
     OpenAttempt,
-    kill_attempt,
-    kill_latest,
     open_attempt,
 )
 from airflow_ephemeral_ec2.hooks.ec2 import connect, open_controller, open_fleet, open_store
@@ -27,7 +26,7 @@ from airflow_ephemeral_ec2.links.ec2 import (
     EphemeralEC2LogLink,
 )
 from airflow_ephemeral_ec2.model.identity import Step
-from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
     OutcomeRecord,
     describe_ending,
@@ -44,6 +43,7 @@ from airflow_ephemeral_ec2.model.task_context import (
     has_tries_left,
     resolve_table,
 )
+from airflow_ephemeral_ec2.operators.killing import WorkerHold, end_deferred, end_on_worker
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
@@ -108,8 +108,7 @@ class EphemeralEC2Operator(BaseOperator):
         self.array_index = array_index
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self._asked: tuple[Settings, LaunchOrder] | None = None
-        self._open: tuple[Settings, OpenAttempt, JobSpec] | None = None
+        self._hold: WorkerHold | None = None
 
     def execute(self, context: Any) -> Any:  # noqa: ANN401 - Airflow's Context differs per version
         """
@@ -132,10 +131,10 @@ class EphemeralEC2Operator(BaseOperator):
         order = self._order(context, settings)
         store = open_store(settings)
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
-        self._asked = (settings, order)
-        opened = open_attempt(store, fleet, order)
-        self._open = (settings, opened, order.spec)
-        self._announce(context, settings, opened, order.spec)
+        hold = WorkerHold(context, secrets.token_hex(8), settings, order)
+        self._hold = hold
+        hold.opened = opened = open_attempt(store, fleet, order)
+        self._announce(hold, opened)
         if opened.choice.step is Step.RETURN:
             return self._finish(context, opened.jobkey, opened.choice.attempt)
         if self.deferrable:
@@ -169,13 +168,8 @@ class EphemeralEC2Operator(BaseOperator):
             is_awaited=self.wait_for_completion,
         )
 
-    def _announce(
-        self,
-        context: Any,  # noqa: ANN401
-        settings: Settings,
-        opened: OpenAttempt,
-        spec: JobSpec,
-    ) -> None:
+    def _announce(self, hold: WorkerHold, opened: OpenAttempt) -> None:
+        settings, spec = hold.settings, hold.order.spec
         place = {
             "environment": settings.environment,
             "bucket": settings.bucket,
@@ -184,8 +178,10 @@ class EphemeralEC2Operator(BaseOperator):
             "aws_conn_id": spec.aws_conn_id,
             "jobkey": opened.jobkey,
             "attempt": opened.choice.attempt,
+            "holder": hold.holder,
         }
-        context["ti"].xcom_push(key=PLACE_KEY, value=place)
+        hold.context["ti"].xcom_push(key=PLACE_KEY, value=place)
+        hold.is_announced = True
         if opened.record is None:
             self.log.info("the work was done before this task was told; its outcome stands")
             return
@@ -299,18 +295,9 @@ class EphemeralEC2Operator(BaseOperator):
             self.log.info("only the end is shown; all of it: %s", record.log_uri)
 
     def on_kill(self) -> None:
-        """End the machine when the task is killed while a worker holds it."""
-        if self._asked is None or not self.wait_for_completion:
-            return
-        settings, order = self._asked
-        store = open_store(settings)
-        fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
-        kill = Kill("cancelled", by="Airflow (task killed on its worker)")
-        if self._open is None:
-            kill_latest(store, fleet, order.identity, kill)
-        else:
-            opened = self._open[1]
-            kill_attempt(store, fleet, opened.jobkey, opened.choice.attempt, kill)
+        """End the machine when the task is killed while a worker holds it; see ``killing``."""
+        if self._hold is not None and self.wait_for_completion:
+            end_on_worker(self._hold)
 
     def resume_execution(
         self,
@@ -326,16 +313,7 @@ class EphemeralEC2Operator(BaseOperator):
         """
         if next_method == "__fail__":
             reason = str((next_kwargs or {}).get("error", ""))
-            if "timeout" in reason.lower() or not has_tries_left(context):
-                self._end_deferred(context, reason)
+            is_final = "timeout" in reason.lower() or not has_tries_left(context)
+            if is_final and self.wait_for_completion:
+                end_deferred(context, reason)
         return super().resume_execution(next_method, next_kwargs, context)
-
-    def _end_deferred(self, context: Any, reason: str) -> None:  # noqa: ANN401
-        place = context["ti"].xcom_pull(task_ids=self.task_id, key=PLACE_KEY)
-        place = place[0] if isinstance(place, list) and place else place
-        if not isinstance(place, dict) or not self.wait_for_completion:
-            return
-        settings = settings_from_airflow()
-        fleet = open_fleet(settings, place["aws_conn_id"], place["region"])
-        kill = Kill("cancelled", by=f"Airflow ({reason or 'the trigger failed'})")
-        kill_attempt(open_store(settings), fleet, place["jobkey"], place["attempt"], kill)

@@ -130,10 +130,12 @@ class EphemeralEC2Trigger(BaseTrigger):
             # Unknown is no reason to kill: the machine's own limits still hold.
             self.log.exception("cannot ask Airflow for the state of the task")
             return
-        if not is_abandoned(state):
-            return
         settings = settings_from_airflow()
         store = open_store(settings)
+        last = store.last_attempt(self.jobkey)
+        is_replaced = last is not None and last.attempt > self.attempt
+        if not is_abandoned(state) and not is_replaced:
+            return
         fleet = open_fleet(settings, self.aws_conn_id, self.region)
         kill = Kill("cancelled", by=f"Airflow (task {state})")
         if kill_attempt(store, fleet, self.jobkey, self.attempt, kill):

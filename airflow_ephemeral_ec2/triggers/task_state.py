@@ -1,11 +1,21 @@
-"""Is the task instance behind a trigger still deferred? The one place that asks, per Airflow."""
+"""Does anybody still want this attempt? The one place that asks Airflow, per version."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_ephemeral_ec2.model.identity import TaskIdentity
+
+log = logging.getLogger(__name__)
+_COMES_BACK = frozenset(
+    {"none", "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred"}
+)
+"""The task goes on without anybody having asked for an end; its next try adopts the attempt."""
 
 
 def read_task_state(identity: TaskIdentity) -> str:
@@ -97,3 +107,44 @@ def is_abandoned(state: str | None) -> bool:
     state cannot be known nobody is killed; the machine's own limits still hold.
     """
     return state is not None and state != "deferred"
+
+
+def is_abandoned_on_worker(state: str | None, *, has_tries_left: bool, is_holder: bool) -> bool:
+    """
+    Decide whether the attempt of a task whose worker is told to stop should be killed.
+
+    A worker gets SIGTERM for more reasons than a user's: its node drains, or a restarted scheduler
+    has given the task to another worker, whose try adopts the attempt. Clearing a running task
+    makes it ``restarting``.
+
+    :param state: of the task instance now; None when it cannot be known: nobody is killed
+    :param has_tries_left: Airflow will try the task again
+    :param is_holder: no later try has announced the attempt as its own
+    """
+    if state is None or state in _COMES_BACK:
+        return False
+    if state == "running":
+        return is_holder and not has_tries_left
+    return True
+
+
+def ask_within(seconds: float, question: Callable[[], object]) -> object:
+    """
+    Answer a question to Airflow from a signal handler; None when there is no answer in time.
+
+    In a thread of its own: the interrupted code may hold the lock of Airflow's connection
+    (``CommsDecoder.send`` of ``airflow.sdk.execution_time.comms``), for good.
+    """
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(question())
+        except Exception:
+            # Unknown is no reason to kill: the machine's own limits still hold.
+            log.exception("cannot ask Airflow for the state of the task")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None

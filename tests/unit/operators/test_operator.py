@@ -1,19 +1,26 @@
 """What the operator asks of AWS, what it hands to the triggerer, and how it ends."""
 
+import threading
+from contextlib import ExitStack
+
 import pytest
 from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     Asset,
     TaskDeferred,
 )
 
 from airflow_ephemeral_ec2.contract import code_key
 from airflow_ephemeral_ec2.exceptions import JobEndedError
+from airflow_ephemeral_ec2.links.ec2 import PLACE_KEY
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_copy_log
+from airflow_ephemeral_ec2.operators import killing
 from airflow_ephemeral_ec2.operators.ec2 import EphemeralEC2Operator
+from airflow_ephemeral_ec2.triggers.task_state import ask_within
 
 MACHINE = Machine(
     instance_id="i-1",
@@ -323,7 +330,7 @@ def test_a_task_without_retries_says_that_airflow_will_not_try_again(
 
 
 def pulling(context):
-    context["ti"].xcom_pull = lambda task_ids, key: context["pushed"].get(key)
+    context["ti"].xcom_pull = lambda task_ids, key, map_indexes: context["pushed"].get(key)
     return context
 
 
@@ -345,10 +352,26 @@ def test_O13_a_deferral_that_fails_ends_the_machine_unless_a_retry_will_adopt_it
     assert (found is not None) is killed
 
 
+@pytest.fixture
+def airflow_says(monkeypatch):
+    """Set what Airflow answers for the state of the task; an exception is raised."""
+
+    def says(answer):
+        def read(identity):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(killing, "read_task_state", read)
+
+    return says
+
+
 def test_a_retry_does_not_adopt_an_attempt_that_is_being_ended(
-    make_operator, make_context, deployment, store
+    make_operator, make_context, deployment, store, airflow_says
 ):
-    operator, context = make_operator(), make_context()
+    airflow_says("restarting")
+    operator, context = make_operator(), pulling(make_context())
     first = defer(operator, context).trigger
     operator.on_kill()
 
@@ -359,12 +382,77 @@ def test_a_retry_does_not_adopt_an_attempt_that_is_being_ended(
 
 
 def test_a_task_killed_before_it_knew_its_attempt_leaves_none_behind(
-    make_operator, make_context, deployment, store
+    make_operator, make_context, deployment, store, airflow_says
 ):
-    operator = make_operator()
-    trigger = defer(operator, make_context()).trigger
-    operator._open = None
+    airflow_says("failed")
+    operator, context = make_operator(), pulling(make_context())
+    trigger = defer(operator, context).trigger
+    operator._hold.opened = None
 
     operator.on_kill()
 
     assert store.read_kill(f"{trigger.jobkey}-a1").reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("state", "tries", "killed"),
+    [
+        ("restarting", 2, True),
+        ("failed", 2, True),
+        ("success", 2, True),
+        ("removed", 2, True),
+        ("skipped", 2, True),
+        ("none", 2, False),
+        ("scheduled", 2, False),
+        ("queued", 0, False),
+        ("up_for_retry", 2, False),
+        ("deferred", 0, False),
+        ("running", 2, False),
+        ("running", 0, True),
+        (RuntimeError("the API server is down"), 0, False),
+    ],
+)
+def test_a_worker_that_is_told_to_stop_ends_only_what_airflow_gave_up(
+    make_operator, make_context, deployment, store, airflow_says, state, tries, killed
+):
+    """SIGTERM by the user, by a restarted scheduler or by a node that drains."""
+    airflow_says(state)
+    operator, context = make_operator(), pulling(make_context(max_tries=tries))
+    trigger = defer(operator, context).trigger
+
+    operator.on_kill()
+
+    assert (store.read_kill(f"{trigger.jobkey}-a1") is not None) is killed
+
+
+def test_a_worker_leaves_an_attempt_that_a_later_try_holds(
+    make_operator, make_context, deployment, store, airflow_says
+):
+    airflow_says("running")
+    operator, context = make_operator(), pulling(make_context(max_tries=0))
+    trigger = defer(operator, context).trigger
+    context["pushed"][PLACE_KEY] = context["pushed"][PLACE_KEY] | {"holder": "another"}
+
+    operator.on_kill()
+
+    assert store.read_kill(f"{trigger.jobkey}-a1") is None
+
+
+def test_an_execution_timeout_ends_the_attempt_without_asking(
+    make_operator, make_context, deployment, store, airflow_says
+):
+    airflow_says(RuntimeError("must not matter"))
+    operator = make_operator()
+    trigger = defer(operator, make_context(max_tries=2)).trigger
+
+    with ExitStack() as stack:
+        stack.push(lambda *_: operator.on_kill() or True)  # runs while the error is handled
+        raise AirflowTaskTimeout
+
+    assert store.read_kill(f"{trigger.jobkey}-a1").reason == "cancelled"
+
+
+def test_a_lock_held_by_the_interrupted_code_delays_the_answer_not_the_worker():
+    held = threading.Lock()
+    with held:
+        assert ask_within(0.05, held.acquire) is None
