@@ -262,7 +262,8 @@ class ProcessGuest:
         if self._process:
             for stream in (self._process.stdin, self._process.stdout):
                 if stream:
-                    stream.close()
+                    with suppress(BrokenPipeError):  # a command that came too late is still in it
+                        stream.close()
             self._process.wait()
         if self._lease:
             self._lease.release()
