@@ -1,7 +1,7 @@
 # Everything sets itself up in .venv; a warm run installs nothing. Python 3.11+ and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine attempts drills
+.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine attempts drills killing
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -37,10 +37,10 @@ unit: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 2 tests/unit
 
 engine: .venv/ready ## The state machine of the whole engine, a bounded number of examples
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
+	PYTHONHASHSEED=0 $(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
-nightly: attempts drills ## All attempts, 20 drills, 4,000 examples of the state machine
-	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(BIN)/python $(PYTEST) tests/state_machine
+nightly: attempts drills killing mutation ## All attempts, 20 drills, 20 kills of each kind, all seeded bugs, 4,000 examples of the state machine
+	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
 machine: .venv/ready ## Boots the product's user data on real cloud-init and systemd (root, Debian)
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 3 tests/machine
@@ -60,6 +60,9 @@ attempts: .venv/ready .venv-lowest/ready ## Every case of docs/attempts.md on Ai
 drills: .venv/ready ## kill -9 of Airflow's parts while ten jobs run: ROUNDS=20 SEED=1
 	@$(BIN)/python -m tests.system.drills --rounds $(or $(ROUNDS),20) --seed $(or $(SEED),1) $(if $(LEASE),--lease $(LEASE))
 
+killing: .venv/ready .venv-lowest/ready ## Every row of docs/killing.md on Airflow 2.11 and 3.3: N=20 VERSION=3.3 PATHS=failed,clear
+	@$(NO_PROXY_HERE) $(BIN)/python -m tests.system.killing --n $(or $(N),20) $(if $(VERSION),--version $(VERSION)) $(if $(PATHS),--paths $(PATHS))
+
 lowest: .venv-lowest/ready
 	$(NO_PROXY_HERE) $(LOWEST)/python $(PYTEST) -W ignore -n 2 tests/unit
 
@@ -74,7 +77,7 @@ clean: ## Remove environments, the demo's folder and caches
 	@$(call need_python)
 	@echo "installing into .venv (some minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python $(PIP) -e ".[dev]" -c .ci/constraints.txt
+	@$(BIN)/python $(PIP) -e ".[dev,files]" -c .ci/constraints.txt
 	@touch $@
 
 .venv-lowest/ready: pyproject.toml .ci/constraints-lowest.txt

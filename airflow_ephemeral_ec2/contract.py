@@ -24,6 +24,9 @@ PHASE_JOB = "job"
 PHASE_SUPERSEDED = "superseded"
 """Report field "phase": how far the instance came. Only "job" means that the command was started."""
 
+BY_SPOT = "spot"
+"""Report field "interrupted_by" when the stop came with a spot notice; otherwise nobody said why."""
+
 ERROR_CODE_MISSING = "code_missing"
 ERROR_CODE_HASH = "code_hash_mismatch"
 ERROR_CODE_UNSAFE = "code_unsafe"

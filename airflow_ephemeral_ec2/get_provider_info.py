@@ -6,9 +6,9 @@ _PACKAGE = "airflow_ephemeral_ec2"
 _NAME = "Ephemeral EC2"
 _MODULES = {
     "hooks": ["ec2"],
-    "operators": ["ec2", "reap"],
-    "sensors": ["ec2"],
-    "triggers": ["ec2", "job"],
+    "operators": ["ec2", "assets", "reap"],
+    "sensors": ["ec2", "files"],
+    "triggers": ["ec2", "files", "job"],
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RESULT_LIMIT = 4096
 MARKER_TIMES = 3
 FLAGS = ("oom", "timed_out", "interrupted", "disk_full")
+_IN_MARKER = ("nonce", "phase", "exit_code", "signal", *FLAGS, "interrupted_by")
 SPARE_BYTES = 16 << 20
 
 
@@ -30,7 +31,7 @@ def empty_report(config: Mapping[str, Any], agent_sha256: str) -> dict[str, Any]
     """Return a report of nothing yet."""
     unknown = (
         "instance_id exit_code signal error lock_at code_at started_at ended_at wall_seconds "
-        "cpu_seconds peak_memory_bytes disk_used_bytes result result_error"
+        "cpu_seconds peak_memory_bytes disk_used_bytes result result_error interrupted_by"
     )
     return {
         "v": CONTRACT_VERSION,
@@ -44,7 +45,7 @@ def empty_report(config: Mapping[str, Any], agent_sha256: str) -> dict[str, Any]
 
 def console_marker(report: Mapping[str, Any]) -> str:
     """Return the line for the console: enough of the report to judge by, and a checksum."""
-    facts = {name: report[name] for name in ("nonce", "phase", "exit_code", "signal", *FLAGS)}
+    facts = {name: report[name] for name in _IN_MARKER}
     facts["error"] = report["error"] and report["error"]["kind"]
     text = compact(facts)
     return f"{CONSOLE_MARKER} {text} {sha256(text.encode()).hexdigest()[:16]}"

@@ -25,6 +25,7 @@ from airflow_ephemeral_ec2.agent.report import disk, empty_report, encode, read_
 from airflow_ephemeral_ec2.agent.secret_values import secret_value
 from airflow_ephemeral_ec2.agent.store import Store
 from airflow_ephemeral_ec2.contract import (
+    BY_SPOT,
     ERROR_CODE_HASH,
     ERROR_DENIED,
     ERROR_INTERNAL,
@@ -87,14 +88,20 @@ class Supervisor:
         self.result_path = os.path.join(self.work, ".ephemeral-result.json")
         self.arn = self.user = self.account = ""
         self._starting = True
+        self._stopped_by: str | None = None
         self._stop, self._wake, self._over = threading.Event(), threading.Event(), threading.Event()
         self._boot_ends = clock.monotonic() + config["boot_timeout"]
         self.aws = self._aws(Renewed(imds.keys, clock, margin=300))
         self.store = Store(self.aws, config["bucket"])
         self.log: LogStreamer | None = None
 
-    def stop(self) -> None:
-        """End what runs now and report it as interrupted; any thread or signal may call this."""
+    def stop(self, by: str | None = None) -> None:
+        """End what runs now and report it as interrupted; any thread or signal may call this.
+
+        ``by`` says what caused it, where that is known: EC2 does not, once the machine is off.
+        """
+        if not self._stop.is_set():
+            self._stopped_by = by
         self._stop.set()
         self._wake.set()
 
@@ -111,7 +118,7 @@ class Supervisor:
         try:
             self._attempt()
         except Interrupted:
-            self.report["interrupted"] = True
+            self._note_interruption()
         except Failure as e:
             error = e
         except Exception as e:  # noqa: BLE001 - whatever it is, it has to be reported
@@ -146,7 +153,7 @@ class Supervisor:
             self._phase(PHASE_SUPERSEDED)
             return
         self.report["lock_at"] = self.clock.iso()
-        watch_for_spot_notice(self.imds, self.stop, self._over)
+        watch_for_spot_notice(self.imds, lambda: self.stop(BY_SPOT), self._over)
         self._phase(PHASE_CODE)
         self._fetch_code()
         self.report["code_at"] = self.clock.iso()
@@ -161,6 +168,9 @@ class Supervisor:
                 raise Failure(ERROR_PRE_COMMAND, "pre_command did not exit with 0; see the log")
         self._phase(PHASE_JOB)
         self._run(self.config["command"], environ, end)
+
+    def _note_interruption(self) -> None:
+        self.report.update(interrupted=True, interrupted_by=self._stopped_by)
 
     def _phase(self, name: str) -> None:
         self.report["phase"] = name
@@ -190,6 +200,8 @@ class Supervisor:
             if e.kind == ERROR_DENIED:
                 return False
             raise
+        except (ValueError, RecursionError):
+            return False  # nothing that an agent writes: it is nobody's, and Airflow names it
 
     def _fetch_code(self) -> None:
         os.makedirs(self.work, exist_ok=True)
@@ -238,7 +250,8 @@ class Supervisor:
         job = self._start(argv, environ, output, max(end - start, 1))
         reader = self.log.follow(pipe) if self.log else None
         timed_out = self._watch(job, end)
-        interrupted = self._stop.is_set()  # now: a stop after the job's end did not interrupt it
+        if self._stop.is_set():  # now: a stop after the job's end did not interrupt it
+            self._note_interruption()
         ending = job.finish()
         os.close(output)
         if reader:
@@ -248,7 +261,6 @@ class Supervisor:
             signal=ending.signal,
             oom=ending.oom,
             timed_out=timed_out or ending.timed_out,
-            interrupted=interrupted,
             ended_at=self.clock.iso(),
             wall_seconds=round(self.clock.monotonic() - start, 3),
             cpu_seconds=ending.cpu_seconds or None,

@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_push(commands)
     _add_run(commands)
+    _add_queue(commands)
     _add_reap(commands)
     _add_local(commands)
     return parser
@@ -134,6 +135,8 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
     add = parser.add_argument
     add("--date", required=True, metavar="YYYY-MM-DD", help="business date")
     add("--run-id", metavar="ID", help="name of the run (default: made from the time)")
+    add("--ignore-order", metavar="REASON",
+        help="do not wait for the jobs that it depends on; --local never does")  # fmt: skip
     add("--array-index", type=int, default=0, metavar="N", help="part of a job with array_size")
     _add_json(parser)
     _add_place(parser)
@@ -144,6 +147,47 @@ def _add_run(commands: _Commands[argparse.ArgumentParser]) -> None:
     add("--data-bucket", metavar="NAME", help="bucket of both (default: the row's env.DATA_BUCKET)")
     add("--keep", action="store_true", help="leave the local EC2 running until Ctrl-C")
     add("--home", type=Path, metavar="DIR", help="folder for its files (default: a temporary one)")
+
+
+def _add_queue(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "queue",
+        help="show who waits for what and behind whom; hold, release or promote a job",
+        description="Shows what the controller would decide now. Needs the bucket only: no EC2 "
+        "call, no Airflow. With hold, release or promote an order is recorded: who, when and why.",
+    )
+    add = parser.add_argument
+    add("--explain", nargs=2, metavar=("PAYER", "JOB"), help="all that decides about this job")
+    add("--date", metavar="YYYY-MM-DD", help="business date, with --explain (default: all)")
+    add("--rows", type=_whole, default=50, metavar="N", help="rows per table, 0: all (default: 50)")
+    add("--watch", action="store_true", help="refresh until Ctrl-C")
+    add("--interval", type=float, default=5.0, metavar="SECONDS",
+        help="between two looks of --watch (default: 5)")  # fmt: skip
+    _add_json(parser)
+    _add_place(parser)
+    actions = parser.add_subparsers(dest="queue_action", metavar="hold|release|promote")
+    for name, text in (
+        ("hold", "let a job wait at the door; what runs goes on"),
+        ("release", "take hold and promotion back"),
+        ("promote", "let a waiting job in before all others"),
+    ):
+        # Options that are not given here must not undo those before the action.
+        action = actions.add_parser(name, help=text, argument_default=argparse.SUPPRESS)
+        action.add_argument("payer", metavar="PAYER")
+        action.add_argument("job", metavar="JOB")
+        action.add_argument("--date", metavar="YYYY-MM-DD", help="business date (default: all)")
+        action.add_argument("--reason", required=True, metavar="TEXT", help="why; recorded")
+        action.add_argument("--by", metavar="NAME", default=None,
+            help="who; recorded (default: login name and host)")  # fmt: skip
+        _add_json(action)
+        _add_place(action)
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: write 0 (all) or a positive number")
+    return number
 
 
 def _add_reap(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.given import Given, known_setting
-from airflow_ephemeral_ec2.cli.plan_text import Standing, describe_plan
-from airflow_ephemeral_ec2.cli.preview import (
+from airflow_ephemeral_ec2.config_table import load_table
+from airflow_ephemeral_ec2.contract import refused_key
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
+from airflow_ephemeral_ec2.hooks.preview import (
     check_user_data,
     code_folder,
     placeholder,
     preview_launch,
 )
-from airflow_ephemeral_ec2.config_table import load_table
-from airflow_ephemeral_ec2.contract import refused_key
-from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_jobkey
 from airflow_ephemeral_ec2.model.launch_request import render_request
+from airflow_ephemeral_ec2.model.plan_text import Standing, describe_plan
 from airflow_ephemeral_ec2.model.task_context import parse_business_date
 from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
 

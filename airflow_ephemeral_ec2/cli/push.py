@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.cli.access import open_access
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.given import Given
-from airflow_ephemeral_ec2.cli.preview import check_user_data
 from airflow_ephemeral_ec2.config_table import load_table
 from airflow_ephemeral_ec2.hooks.code_push import (
     CodeUpload,
@@ -15,6 +14,7 @@ from airflow_ephemeral_ec2.hooks.code_push import (
     push_table,
     write_lock,
 )
+from airflow_ephemeral_ec2.hooks.preview import check_user_data
 
 if TYPE_CHECKING:
     import argparse

@@ -17,7 +17,6 @@ from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.given import Given
 from airflow_ephemeral_ec2.cli.local_cloud import LocalCloud, local_cloud, use_only
 from airflow_ephemeral_ec2.cli.plan import CLI_DAG_ID, name_cli_task
-from airflow_ephemeral_ec2.cli.preview import check_user_data, code_folder
 from airflow_ephemeral_ec2.cli.seeds import (
     DATA_BUCKET,
     LOCAL_AMI,
@@ -32,6 +31,7 @@ from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import clients_from_environment
 from airflow_ephemeral_ec2.hooks.code_push import push_code
+from airflow_ephemeral_ec2.hooks.preview import check_user_data, code_folder
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
@@ -61,6 +61,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     table = load_table(options.table, extra_checks=[check_user_data])
     spec = table.find(options.payer, options.job)
     options.date = parse_business_date(options.date)
+    if options.local and options.ignore_order is None:
+        options.ignore_order = "one job alone, on a local EC2 of its own"
     if not 0 <= options.array_index < spec.array_size:
         msg = f"--array-index {options.array_index}: array_size is {spec.array_size}; from 0"
         raise ConfigurationError(msg)
@@ -104,11 +106,13 @@ def _order(
         lock=lock,
         table=table.path,
         table_version=table.sha256,
-        limit_vcpus=table.limits.vcpus,
+        limits=table.limits,
+        dependents=table.dependents(spec.payer, spec.job),
         identity=TaskIdentity(CLI_DAG_ID, run_id, name_cli_task(spec), map_index),
         epoch=CLI_EPOCH,
         business_date=options.date,
         array_index=options.array_index,
+        order_override=options.ignore_order or "",
         is_awaited=False,  # by no task of Airflow, so that the reaper looks for none
     )
 

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from rich.status import Status
@@ -23,6 +25,7 @@ class Terminal:
     def __init__(self, *, is_json: bool = False) -> None:
         self.is_json = is_json
         self._status: Status | None = None
+        self._last_shown = ""
         self._out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
 
@@ -61,6 +64,31 @@ class Terminal:
             silence(stream)
         if self._status is not None:
             self._status.start()
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[list[str], object], None]]:
+        """
+        Show the same thing again and again: in place on a terminal, else again when it changed.
+
+        A program gets one JSON document per line.
+        """
+        if self.is_json:
+            yield lambda _, value: self._write(json.dumps(value, default=str))
+        elif self.is_piped:
+            yield self._show_changed
+        else:
+            with Live(console=self._out, auto_refresh=False, vertical_overflow="crop") as live:
+                yield lambda lines, _: live.update(Text("\n".join(lines)), refresh=True)
+
+    def _show_changed(self, lines: list[str], _value: object) -> None:
+        text = "\n".join(lines)
+        if text != self._last_shown:
+            self._last_shown = text
+            self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
     @contextmanager
     def activity(self, text: str) -> Iterator[None]:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
-from airflow_ephemeral_ec2.cli.preview import check_user_data
 from airflow_ephemeral_ec2.config_table import check_table, format_problems
+from airflow_ephemeral_ec2.hooks.preview import check_user_data
 
 if TYPE_CHECKING:
     import argparse

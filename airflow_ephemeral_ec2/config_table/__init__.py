@@ -5,6 +5,7 @@ YAML and CSV become the same layers of cells, which are validated where they are
 into rows, and checked against each other. Nothing here calls AWS.
 """
 
+from airflow_ephemeral_ec2.config_table.cache import load_cached_table
 from airflow_ephemeral_ec2.config_table.load import (
     ExtraCheck,
     TableCheck,
@@ -26,6 +27,7 @@ __all__ = [
     "check_table_text",
     "explain_secret",
     "format_problems",
+    "load_cached_table",
     "load_table",
     "load_table_text",
     "name_companion",

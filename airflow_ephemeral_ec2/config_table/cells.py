@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from typing import get_origin
 
 from airflow_ephemeral_ec2.exceptions import Problem
-from airflow_ephemeral_ec2.model.spec import JobSpec
+from airflow_ephemeral_ec2.model.spec import JobSpec, Limits
 
 MAP_SETTINGS = frozenset(
     n for n, f in JobSpec.model_fields.items() if get_origin(f.annotation) is dict
 )
 """Merged key by key, and written as ``env.X`` in a CSV header; all other settings are replaced."""
+LIMIT_MAPS = frozenset(
+    n for n, f in Limits.model_fields.items() if get_origin(f.annotation) is dict
+)
 LIST_SETTINGS = frozenset(
     n for n, f in JobSpec.model_fields.items() if get_origin(f.annotation) is tuple
 )
 SETTINGS = tuple(n for n in JobSpec.model_fields if n not in ("payer", "job"))
+PAYER_SETTINGS = ("schedule", "files", "files_queue")
+"""Of the payer's DAG: written at the payer or in the defaults, never at a job."""
 REQUIRED = tuple(
     n for n, f in JobSpec.model_fields.items() if f.is_required() and n not in ("payer", "job")
 )

@@ -1,7 +1,7 @@
 """Checks of cells and rows that the model alone cannot make: secrets, files, machines, limits."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from airflow_ephemeral_ec2.config_table.cells import Cell, TableSource
@@ -11,14 +11,14 @@ from airflow_ephemeral_ec2.config_table.instance_types import (
     find_image_architecture,
     find_vcpus,
 )
-from airflow_ephemeral_ec2.config_table.messages import quote
+from airflow_ephemeral_ec2.config_table.messages import quote, unknown_word
 from airflow_ephemeral_ec2.config_table.rows import Row
+from airflow_ephemeral_ec2.config_table.schedules import check_asset_loops, check_schedule
 from airflow_ephemeral_ec2.config_table.secret_words import ADVICE, explain_secret, is_secret_value
 from airflow_ephemeral_ec2.exceptions import Problem, nearest
-from airflow_ephemeral_ec2.model.spec import FOLDER, Limits, LockFile, find_conflicts
+from airflow_ephemeral_ec2.model.spec import FOLDER, CapacityType, Limits, LockFile, find_conflicts
 
-CRON_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-"""The presets of Airflow that are cron expressions."""
+_PAIRS = {"files": "files_queue", "files_queue": "files"}
 
 
 def check_rows(
@@ -31,11 +31,20 @@ def check_rows(
     """Make all checks; the same problem may come once per row."""
     yield from _check_cells(source, folder)
     yield from check_dependencies(rows)
+    yield from check_asset_loops(rows)
+    yield from _check_queues(rows)
     for row in rows:
         for setting, message in find_conflicts(row.spec):
-            yield row.problem(setting, message)
+            if not _is_misspelt(row, _PAIRS.get(setting)):
+                yield row.problem(setting, message)
         yield from _check_architecture(row, lock)
-        yield from _check_vcpus(row, source, limits, lock)
+    yield from check_limits(rows, source, limits, lock)
+
+
+def _is_misspelt(row: Row, setting: str | None) -> bool:
+    """Whether a setting is written and was refused, so that a row only seems to lack it."""
+    cell = row.cells.get(setting or "")
+    return bool(cell and cell.value is not None and getattr(row.spec, setting or "") is None)
 
 
 def _check_cells(source: TableSource, folder: Path | None) -> Iterator[Problem]:
@@ -54,7 +63,7 @@ def _check_cell(setting: str, key: str, cell: Cell, folder: Path | None) -> str 
     if setting in ("command", "pre_command"):
         return _check_command(cell)
     if setting == "schedule" and isinstance(cell.value, str):
-        return check_cron(cell.value)
+        return check_schedule(cell.value)
     if setting == "code" and isinstance(cell.value, str) and folder is not None:
         return _check_code(cell.value, cell.path, folder)
     return None
@@ -65,32 +74,6 @@ def _check_command(cell: Cell) -> str | None:
     if any(isinstance(word, str) and is_secret_value(word) for word in words):
         return f"an argument {ADVICE}, and read it from the environment"
     return None
-
-
-def check_cron(text: str) -> str | None:
-    """Say what is wrong with a cron expression, or None."""
-    if text in CRON_PRESETS:
-        return None
-    advice = 'write five fields, like "0 2 * * *" (minute, hour, day, month, weekday)'
-    if text.startswith("@"):
-        near = nearest(text, CRON_PRESETS)
-        hint = f"; did you mean {quote(near)}?" if near else ""
-        return f"{quote(text)}: must be one of {', '.join(CRON_PRESETS)}{hint}"
-    if len(text.split()) != 5:
-        return f"{quote(text)}: {len(text.split())} fields; {advice}"
-    is_valid = _find_cron_parser()
-    if is_valid is not None and not is_valid(text):
-        return f"{quote(text)}: not a cron expression; {advice}"
-    return None
-
-
-def _find_cron_parser() -> Callable[[str], bool] | None:
-    """Airflow's own parser; Airflow, and with it croniter, may be absent where tables are checked."""
-    try:
-        from croniter import croniter  # type: ignore[import-untyped] # noqa: PLC0415 - no stubs; 40 ms that few calls need
-    except ImportError:
-        return None
-    return lambda text: bool(croniter.is_valid(text))
 
 
 def _check_code(code: str, path: str, folder: Path) -> str | None:
@@ -109,6 +92,16 @@ def _check_code(code: str, path: str, folder: Path) -> str | None:
     return f"{quote(code)}: no such folder beside {Path(path).name}{hint}"
 
 
+def _check_queues(rows: tuple[Row, ...]) -> Iterator[Problem]:
+    """One queue of two payers: each would take messages that the other one needs."""
+    owners: dict[str, str] = {}
+    for row in rows:
+        queue = row.spec.files_queue
+        if queue and (owner := owners.setdefault(queue, row.spec.payer)) != row.spec.payer:
+            message = f"also the queue of {owner}; each payer needs a queue of its own"
+            yield row.problem("files_queue", message)
+
+
 def _check_architecture(row: Row, lock: LockFile) -> Iterator[Problem]:
     image = find_image_architecture(row.spec.ami, lock)
     if image is None:
@@ -124,21 +117,50 @@ def _check_architecture(row: Row, lock: LockFile) -> Iterator[Problem]:
             yield row.problem("instance_types", message, index)
 
 
+def check_limits(
+    rows: tuple[Row, ...], source: TableSource, limits: Limits, lock: LockFile
+) -> Iterator[Problem]:
+    """Find limits of nobody, and rows that are larger than a limit."""
+    known = {"payers": {row.spec.payer for row in rows}, "jobs": {row.spec.job for row in rows}}
+    for kind, names in known.items():
+        for name in getattr(limits, kind):
+            if name not in names:
+                hint = unknown_word(name, tuple(sorted(names)), kind.removesuffix("s"))
+                yield source.limits.cells[f"{kind}.{name}"].problem(f"{quote(name)}: {hint}")
+    for row in rows:
+        yield from _check_vcpus(row, source, limits, lock)
+
+
 def _check_vcpus(
     row: Row, source: TableSource, limits: Limits, lock: LockFile
 ) -> Iterator[Problem]:
-    if limits.vcpus is None:
-        return
     counts = [(find_vcpus(name, lock) or 0, name) for name in row.spec.instance_types]
     most, name = max(counts, default=(0, ""))
-    if most > limits.vcpus:
+    for setting, limit in _limits_of(row, limits):
+        if most <= limit:
+            continue
         index = row.spec.instance_types.index(name)
-        limit = source.limits.cells["vcpus"]
+        cell = source.limits.cells[setting]
+        where = f"line {cell.line} of {Path(cell.path).name}"
         message = (
-            f"{quote(name)} has {most} vCPUs, limits.vcpus is {limits.vcpus} (line {limit.line} of {Path(limit.path).name}): "
+            f"{quote(name)} has {most} vCPUs, limits.{setting} is {limit} ({where}): "
             "it could never start; raise the limit or choose a smaller type"
         )
         yield row.problem("instance_types", message, index)
+
+
+def _limits_of(row: Row, limits: Limits) -> Iterator[tuple[str, int]]:
+    """Name the limits that a row counts against, as they are written."""
+    spec = row.spec
+    capacity_type = getattr(spec, "capacity_type", CapacityType.ON_DEMAND)
+    asked = {
+        "vcpus": limits.vcpus,
+        "on_demand": None if capacity_type is CapacityType.SPOT else limits.on_demand,
+        "spot": None if capacity_type is CapacityType.ON_DEMAND else limits.spot,
+        f"payers.{spec.payer}": limits.payers.get(spec.payer),
+        f"jobs.{spec.job}": limits.jobs.get(spec.job),
+    }
+    yield from ((name, limit) for name, limit in asked.items() if limit is not None)
 
 
 def sort_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from airflow_ephemeral_ec2.config_table.cells import (
     LIST_SETTINGS,
     MAP_SETTINGS,
+    PAYER_SETTINGS,
     SETTINGS,
     Cell,
     Layer,
@@ -108,10 +109,11 @@ class _Reader:
                 line, "job", f"{payer},{job} written twice, first in line {first}; keep one"
             )
             return
-        if values.get("schedule") and job != ANY:
-            message = f"a setting of the payer's DAG; write it in the row {payer},* or *,*"
-            self.report(line, "schedule", message)
-            values.pop("schedule")
+        for setting in PAYER_SETTINGS:
+            if values.get(setting) and job != ANY:
+                message = f"a setting of the payer's DAG; write it in the row {payer},* or *,*"
+                self.report(line, setting, message)
+                values.pop(setting)
         self.layers[payer, job] = Layer(
             {
                 name: _make_cell(name, value, self.path, line)

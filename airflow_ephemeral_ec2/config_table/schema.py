@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_ephemeral_ec2.config_table.cells import SETTINGS
+from airflow_ephemeral_ec2.config_table.cells import PAYER_SETTINGS, SETTINGS
 from airflow_ephemeral_ec2.model.duration import compact_duration
 from airflow_ephemeral_ec2.model.spec import NAME, JobSpec, Limits
 
@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
         **JobSpec.model_json_schema().get("$defs", {}),
         "settings": _object({name: _optional(name, settings[name]) for name in SETTINGS}),
     }
-    job = _object({name: _setting(name) for name in SETTINGS if name != "schedule"})
+    job = _object({name: _setting(name) for name in SETTINGS if name not in PAYER_SETTINGS})
     definitions["job"] = job
     definitions["payer"] = _object(
         {name: _setting(name) for name in SETTINGS} | {"jobs": _named({"$ref": "#/$defs/job"})}
@@ -62,7 +62,8 @@ def docs_table() -> str:
     for name in SETTINGS:
         field = JobSpec.model_fields[name]
         default = "required" if field.is_required() else _default(name, field.get_default())
-        meaning = " ".join((field.description or "").replace("``", "`").split())
+        text = (field.description or "").replace("``", "`").replace("|", r"\|")
+        meaning = " ".join(text.split())
         lines.append(f"| `{name}` | {_form(settings[name])} | {default} | {meaning} |")
     lines += ["", "| limit | form | meaning |", "|---|---|---|"]
     for name, schema in Limits.model_json_schema()["properties"].items():

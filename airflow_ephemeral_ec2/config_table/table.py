@@ -11,6 +11,16 @@ from airflow_ephemeral_ec2.model.spec import JobSpec, Limits, LockFile
 
 
 @dataclass(frozen=True)
+class FilesSetting:
+    """``files`` and ``files_queue`` of a payer."""
+
+    files: str
+    queue_url: str
+    aws_conn_id: str
+    region: str
+
+
+@dataclass(frozen=True)
 class ConfigTable:
     """One version of a table without errors."""
 
@@ -73,9 +83,24 @@ class ConfigTable:
             kind = f"enabled job (enabled: false, line {self.line_of(payer, job, 'enabled')})"
         raise UnknownJobError(kind, job, tuple(spec.job for spec in specs), self.path)
 
+    def dependents(self, payer: str, job: str) -> tuple[str, ...]:
+        """Name the payer's jobs that depend on a job, directly or not."""
+        found = {job}
+        for spec in self.jobs(payer):  # each after all that it depends on
+            if found.intersection(spec.depends_on):
+                found.add(spec.job)
+        return tuple(spec.job for spec in self.jobs(payer) if spec.job in found - {job})
+
     def schedule(self, payer: str) -> str | None:
-        """Cron expression of the payer's DAG."""
+        """When the payer's DAG runs: a cron expression or ``asset:...``; None: on request only."""
         return self.jobs(payer)[0].schedule
+
+    def files(self, payer: str) -> FilesSetting | None:
+        """Files that start the payer's DAG, and who may read of them; None: no files do."""
+        spec = self.jobs(payer)[0]
+        if spec.files is None or spec.files_queue is None:
+            return None
+        return FilesSetting(spec.files, spec.files_queue, spec.aws_conn_id, spec.region)
 
     def line_of(self, payer: str, job: str, setting: str = "") -> int:
         """Line where the payer's job (or one setting of it) is written, 1-based."""

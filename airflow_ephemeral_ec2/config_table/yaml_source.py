@@ -7,7 +7,9 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from airflow_ephemeral_ec2.config_table.cells import (
+    LIMIT_MAPS,
     MAP_SETTINGS,
+    PAYER_SETTINGS,
     SETTINGS,
     Cell,
     Layer,
@@ -17,12 +19,13 @@ from airflow_ephemeral_ec2.config_table.cells import (
 from airflow_ephemeral_ec2.config_table.launch_shape import refuse_loosening
 from airflow_ephemeral_ec2.config_table.messages import describe, quote, unknown_word
 from airflow_ephemeral_ec2.exceptions import Problem, nearest
+from airflow_ephemeral_ec2.model.spec import Limits
 
 TABLE_KEYS = ("version", "aws", "defaults", "limits", "jobs", "payers")
 COMPANION_KEYS = ("version", "aws", "limits")
 AWS_KEYS = ("aws_conn_id", "region", "tags")
-LIMIT_KEYS = ("vcpus",)
-JOB_KEYS = tuple(key for key in SETTINGS if key != "schedule")
+LIMIT_KEYS = tuple(Limits.model_fields)
+JOB_KEYS = tuple(key for key in SETTINGS if key not in PAYER_SETTINGS)
 MAX_DEPTH = 30
 """The table needs six; PyYAML's C parser crashes the process on tens of thousands."""
 
@@ -150,7 +153,7 @@ class _Reader:
         cells: dict[str, Cell] = {}
         for key, (_, node) in found.items():
             place = f"{column}.{key}"
-            if key not in MAP_SETTINGS:
+            if key not in MAP_SETTINGS | LIMIT_MAPS:
                 cells[key] = self.cell(node, place)
                 continue
             for name, (_, value) in self.entries(node, place).items():
@@ -204,7 +207,7 @@ class _Reader:
     def _unknown(self, name: str, column: str, known: Collection[str]) -> str:
         if name in SETTINGS and column.startswith(("aws", "limits")):
             return "not here; write it in defaults, in a job or in a payer"
-        if name == "schedule":
+        if name in PAYER_SETTINGS:
             return "a setting of the payer's DAG; write it at the payer or in defaults"
         if not column and name in SETTINGS and nearest(name, list(known)) is None:
             return "not here; write it in defaults, in a job or in a payer"

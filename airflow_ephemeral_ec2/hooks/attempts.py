@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.contract import code_key
@@ -24,7 +25,13 @@ from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_ent
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
-    from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, LockFile
+    from airflow_ephemeral_ec2.model.spec import (
+        ImageFacts,
+        InstanceFacts,
+        JobSpec,
+        Limits,
+        LockFile,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +45,7 @@ class LaunchOrder:
     table: str
     """The table as the user named it, for messages."""
     table_version: str
-    limit_vcpus: int | None
+    limits: Limits
     identity: TaskIdentity
     epoch: str
     """Same for all retries of one run of the task; see ``choose_attempt``."""
@@ -48,6 +55,18 @@ class LaunchOrder:
     """Whether Airflow would try the task again after this attempt."""
     is_awaited: bool = True
     """Whether the task waits for the end."""
+    dependents: tuple[str, ...] = ()
+    """Jobs of the payer that read, directly or not, what this one writes."""
+    is_backfill: bool = False
+    priority_reason: str = ""
+    """Why the run asks for another priority than the table's."""
+    order_override: str = ""
+    """Why the run may go ahead without a success of what it depends on."""
+
+    @property
+    def table_name(self) -> str:
+        """The table's file, wherever this worker has it."""
+        return self.table if self.table.startswith("s3://") else PurePath(self.table).name
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,16 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     else:
         before = choice.attempt - 1 if choice.step is Step.SUPERSEDE else None
         if before is not None:
-            supersede(store, fleet, store.read_launch(jobkey, before), order)
+            supersede(store, fleet, store.read_launch(jobkey, before))
         facts = _find_facts(store, fleet, order, jobkey, choice.attempt, before)
         record = store.write_launch(plan_launch(order.spec, facts))
-    store.write_entry(plan_entry(record, order.limit_vcpus))
+    # The index first: who depends on this job must find it before it can end.
     store.write_date_index(record)
+    store.write_entry(plan_entry(record))
+    if choice.step is Step.ADOPT and store.read_outcome(jobkey, choice.attempt) is not None:
+        # It ended in between; what has an outcome is not queued again.
+        store.close_entry(entry_name(jobkey, choice.attempt))
+        return OpenAttempt(AttemptChoice(Step.RETURN, choice.attempt), jobkey, None)
     return OpenAttempt(choice, jobkey, record)
 
 
@@ -103,11 +127,13 @@ def is_being_ended(store: JobStore, jobkey: str, attempt: int) -> bool:
     return lock is not None and lock.revoked is not None
 
 
-def supersede(store: JobStore, fleet: Fleet, record: LaunchRecord, order: LaunchOrder) -> None:
+def supersede(store: JobStore, fleet: Fleet, record: LaunchRecord) -> None:
     """End an attempt that nobody awaits any more, because the task was cleared."""
     # Its entry may be missing after a crash between two writes; somebody must judge it.
-    store.write_entry(plan_entry(record, order.limit_vcpus))
-    kill_attempt(store, fleet, record.jobkey, record.attempt, Kill("superseded"))
+    entry = plan_entry(record)
+    store.write_entry(entry)
+    if not kill_attempt(store, fleet, record.jobkey, record.attempt, Kill("superseded")):
+        store.close_entry(entry.name)
 
 
 def kill_attempt(store: JobStore, fleet: Fleet, jobkey: str, attempt: int, kill: Kill) -> bool:
@@ -163,6 +189,13 @@ def _find_facts(
         code_sha256=find_code(store, order),
         agent=agent_source(),
         table_version=order.table_version,
+        table=order.table_name,
+        account=fleet.find_account(),
+        limits=order.limits,
+        dependents=order.dependents,
+        is_backfill=order.is_backfill,
+        priority_reason=order.priority_reason,
+        order_override=order.order_override,
         array_index=order.array_index,
         supersedes=supersedes,
         may_retry=order.may_retry,

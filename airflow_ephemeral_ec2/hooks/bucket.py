@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -110,6 +111,15 @@ class Bucket:
                 for item in page.get("Contents", ()):
                     yield item["Key"]
 
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """List the names between ``prefix`` and the next slash."""
+        with aws_call(f"list s3://{self.bucket}/{prefix}", bucket=self.bucket):
+            pages = self.s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+                self.observe(page)
+                for item in page.get("CommonPrefixes", ()):
+                    yield item["Prefix"].removeprefix(prefix).removesuffix("/")
+
     def observe(self, answer: Any) -> None:  # noqa: ANN401 - every S3 answer has it
         self.clock.observe(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
@@ -122,3 +132,12 @@ class Bucket:
         except ValidationError as error:
             detail = f"not a {model.__name__} of this version: {error.error_count()} errors."
             raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail) from error
+
+
+def read_json(body: bytes | None) -> dict[str, Any]:
+    """Read an object that others may have written: what is no JSON object says nothing."""
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import boto3
+import botocore.utils
 from botocore.config import Config
 
 if TYPE_CHECKING:
@@ -18,10 +20,39 @@ LAUNCH_CONFIG = Config(
     retries={"total_max_attempts": 1, "mode": "standard"},
     connect_timeout=5,
     read_timeout=30,
+    max_pool_connections=16,
 )
 READ_CONFIG = Config(
-    retries={"total_max_attempts": 4, "mode": "standard"}, connect_timeout=5, read_timeout=20
+    retries={"total_max_attempts": 4, "mode": "standard"},
+    connect_timeout=5,
+    read_timeout=20,
+    max_pool_connections=16,
 )
+ACCOUNT_CONFIG = Config(
+    retries={"total_max_attempts": 2, "mode": "standard"}, connect_timeout=2, read_timeout=5
+)
+
+
+def parse_time(value: object) -> datetime:
+    """Parse a timestamp of an AWS answer: the ISO form at once, all others as botocore does."""
+    if isinstance(value, str) and "T" in value:
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    found: datetime = botocore.utils.parse_timestamp(value)
+    return found
+
+
+def speed_up_timestamps(session: boto3.Session) -> None:
+    """
+    Let the clients of a session parse timestamps quickly.
+
+    Each key of a listing has one and each instance four; botocore's own parser takes 40% of the
+    CPU of a listing (benchmarks/waiting).
+    """
+    factory = session._session.get_component("response_parser_factory")  # noqa: SLF001 - boto3 has no public way to its botocore session
+    factory.set_parser_defaults(timestamp_parser=parse_time)
 
 
 class ClientSource(Protocol):
@@ -64,6 +95,15 @@ class Clients:
         return self._make("scheduler", READ_CONFIG)
 
     @cached_property
+    def account_id(self) -> str:
+        """Account of these credentials, asked once: STS GetCallerIdentity."""
+        return str(self._make("sts", ACCOUNT_CONFIG).get_caller_identity()["Account"])
+
+    @cached_property
+    def sqs(self) -> Any:  # noqa: ANN401 - has no stubs here
+        return self._make("sqs", READ_CONFIG)
+
+    @cached_property
     def ssm(self) -> Any:  # noqa: ANN401 - has no stubs here
         return self._make("ssm", READ_CONFIG)
 
@@ -71,6 +111,7 @@ class Clients:
 def clients_from_environment(region: str, endpoint_url: str | None = None) -> Clients:
     """Make clients as any AWS tool does (environment, profile), without Airflow."""
     session = boto3.Session(region_name=region)
+    speed_up_timestamps(session)
 
     def source(service: str, config: Config) -> Any:  # noqa: ANN401
         return session.client(service, config=config, endpoint_url=endpoint_url)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
-from airflow_ephemeral_ec2.hooks.launcher import Progress
+from airflow_ephemeral_ec2.hooks.admitting import Admitting
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+from airflow_ephemeral_ec2.hooks.order_book import OrderBook
+from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
+from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
 from airflow_ephemeral_ec2.hooks.watching import Watching
-from airflow_ephemeral_ec2.model.admission import Stage, admit, merge_arrivals
-from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
 log = logging.getLogger(__name__)
@@ -40,29 +46,47 @@ class Controller:
         fleet_for: Callable[[str, str], Fleet],
         renew: Callable[[], None] = lambda: None,
         backstop: Backstop | None = None,
+        in_parallel: Parallel = in_threads,
+        *,
+        list_every: int = 1,
+        refresh: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Take the bucket, and a way to a fleet by Airflow connection and region.
 
         :param renew: makes ``fleet_for`` use fresh clients, when credentials have expired
         :param backstop: ends a machine from outside, should every controller be dead
+        :param in_parallel: makes many reads, and some launches, at once
+        :param list_every: passes of which one lists the queue; a name that is new here is at once
+            looked for, and EC2 is asked in each pass
+        :param refresh: called before each pass, to look the connection up again
         """
         self.store = store
+        self._in_parallel, self._list_every, self._look_up = in_parallel, list_every, refresh
+        self._listing: QueueListing | None = None
+        self._unlisted = 0
         self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
-        self._open = OpenAttempts(store)
+        self._open = OpenAttempts(store, in_parallel)
+        order = OrderBook(store, in_parallel)
         backstop = backstop or NoBackstop()
-        self._watching = Watching(store, self._ledger, self._open, fleet_for, backstop)
+        self._admitting = Admitting(store, self._ledger, self._open, order)
+        self._watching = Watching(
+            store, self._ledger, self._open, order, fleet_for, backstop,
+            self._admitting.end_promotions,
+        )  # fmt: skip
+        self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for)
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
-            store, self._ledger, self._open, fleet_for, self._watching.give_up, renew, backstop
-        )
+            store, self._ledger, self._open, fleet_for, self._watching.give_up,
+            self._watching.end_killed, renew, backstop, in_parallel,
+        )  # fmt: skip
 
     # -- what waiters ask ------------------------------------------------------------------
 
     def machine_of(self, name: str) -> str | None:
         """Return the instance id of an open attempt once it is launched."""
-        state = self._ledger.state.entries.get(name)
+        state = self._ledger.entries.get(name)
         return state.instance_id if state else None
 
     def story_of(self, name: str) -> tuple[str, ...]:
@@ -82,111 +106,97 @@ class Controller:
         """Whether attempts are open that this process acts on."""
         return bool(self._open.memories or self._open.damaged)
 
+    @property
+    def has_launches(self) -> bool:
+        """Whether attempts are admitted and wait for their launch."""
+        return any(state.stage is Stage.ADMITTED for state in self._ledger.entries.values())
+
+    @property
+    def awaited(self) -> int:
+        """How many open attempts some task waits for, in whatever triggerer."""
+        return sum(memory.entry.is_awaited for memory in self._open.memories.values())
+
+    def expects_end(self, within: float) -> bool:
+        """Whether a machine will have run as long as the same job did last time, within seconds."""
+        return self._watching.expects_end(self.store.clock.now(), within)
+
     def follow(self, names: Iterable[str]) -> dict[str, OutcomeRecord]:
         """Make one pass and return the outcomes of those awaited attempts that have ended."""
         awaited = set(names)
-        still_open = self.tick()
+        still_open = self.tick(awaited, may_skip_listing=True)
         self._open.keep_stories(still_open | awaited)
-        ended = {}
-        for name in awaited - still_open:
-            jobkey, _, attempt = name.rpartition("-a")
-            try:
-                outcome = self.store.read_outcome(jobkey, int(attempt))
-            except TamperedObjectError as error:
-                self._open.tampered[name] = error
-                continue
-            if outcome is not None:
-                ended[name] = outcome
-        return ended
+        over = sorted(awaited - still_open)
+        found = zip(over, self._in_parallel(self._read_ending, over), strict=True)
+        return {name: outcome for name, outcome in found if outcome is not None}
+
+    def _read_ending(self, name: str) -> OutcomeRecord | None:
+        jobkey, _, attempt = name.rpartition("-a")
+        try:
+            return self.store.read_outcome(jobkey, int(attempt))
+        except TamperedObjectError as error:
+            self._open.tampered[name] = error
+            return None
 
     # -- one pass --------------------------------------------------------------------------
 
-    def tick(self) -> frozenset[str]:
+    def tick(
+        self, awaited: AbstractSet[str] = frozenset(), *, may_skip_listing: bool = False
+    ) -> frozenset[str]:
         """
         Make one pass: read the queue, end what is over, admit, launch; return what is still open.
 
+        :param awaited: names that somebody here waits for
+        :param may_skip_listing: the queue of the last listing will do, if all of these are in it
         :raises AwsError: AWS could not be asked; nothing is lost, the next pass goes on
         """
-        listing = self.store.list_queue()
+        self._look_up()
         if not self._ledger.take_lease():
             self._open.let_go()
-            return listing.entries
-        self._open.refresh(listing)
-        for name in listing.kills - listing.entries:
-            self.store.close_entry(name)
+            self._listing = None
+            return self.store.list_queue().entries
+        self._refresh(self._list_queue(awaited, may_skip_listing=may_skip_listing))
+        listing, is_lost = self._listing or EMPTY_QUEUE, self._ledger.must_be_rebuilt
         entries = [memory.entry for memory in self._open.memories.values()]
-        self._ledger.state = merge_arrivals(self._ledger.state, entries, listing.entries)
-        if self._ledger.state.is_rebuilt:
-            self._find_machines()
+        self._ledger.merge(entries, listing.entries)
+        unknown = self._rebuilding.find_machines() if is_lost else {}
         self._watching.watch(self.store.clock.now(), listing.kills)
         self._watching.end_unlaunched(listing.kills)
         self._tampered.end()
-        if self._admit():
-            self._launching.launch_admitted()
-            self._ledger.save()
+        if self._admitting.admit(listing.orders, unknown):
+            self.launch()
         return frozenset(self._open.memories) | (listing.entries - self._open.closed)
+
+    def launch(self) -> None:
+        """Launch those admitted whose turn it is, between two passes."""
+        if self._ledger.take_lease():
+            self._launching.launch_admitted()
+            self._tampered.end()
+            self._ledger.save()
+
+    def _list_queue(
+        self, awaited: AbstractSet[str], *, may_skip_listing: bool
+    ) -> QueueListing | None:
+        """List the queue when it is time, or when somebody waits for a name that is new here."""
+        self._unlisted += 1
+        known = self._open.memories.keys() | self._open.damaged.keys()
+        is_known = self._listing is not None and awaited <= known
+        if may_skip_listing and is_known and self._unlisted < self._list_every:
+            return None
+        self._unlisted = 0
+        return self.store.list_queue()
+
+    def _refresh(self, listing: QueueListing | None) -> None:
+        if listing is None:
+            known = frozenset(self._open.memories) | frozenset(self._open.damaged)
+            self._listing = dataclasses.replace(self._listing or EMPTY_QUEUE, entries=known)
+            self._open.closed = set()
+            return
+        self._listing = listing
+        is_lost = self._ledger.must_be_rebuilt
+        self._open.refresh(listing, self._ledger.entries, is_lost=is_lost)
+        for name in listing.kills - listing.entries:
+            self.store.close_entry(name)
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""
         self._ledger.release()
-
-    def _find_machines(self) -> None:
-        """
-        Ask EC2 what is out, after the queue state was lost; nobody is admitted before that.
-
-        :raises AwsError: EC2 could not be asked; the next pass goes on
-        """
-        log.error("the queue state could not be read: rebuilding it from the queue and from EC2")
-        places = {
-            (memory.record.spec.aws_conn_id, memory.record.spec.region)
-            for memory in self._open.memories.values()
-        }
-        for place in places:
-            for name, machine in self._fleet_for(*place).find_machines():
-                memory = self._open.memories.get(name)
-                if memory is not None and not machine.is_dead:
-                    self._ledger.set(
-                        name,
-                        stage=Stage.LAUNCHED,
-                        instance_id=machine.instance_id,
-                        arn=machine.arn,
-                        launched_at=machine.launched_at or self.store.clock.now(),
-                        vcpus=memory.entry.vcpus,
-                    )
-                    memory.tell(f"found {machine.instance_id} again after the queue state was lost")
-        self._ledger.state = self._ledger.state.model_copy(update={"is_rebuilt": False})
-
-    # -- admission and launch --------------------------------------------------------------
-
-    def _admit(self) -> bool:
-        entries = [memory.entry for memory in self._open.memories.values()]
-        admission = admit(entries, self._ledger.state, blocked=self._blocked())
-        now = self.store.clock.now()
-        for name in admission.admitted:
-            vcpus = self._open.memories[name].entry.vcpus
-            self._ledger.set(name, stage=Stage.ADMITTED, admitted_at=now, vcpus=vcpus)
-            # Nobody can have asked for its machine before this moment.
-            self._open.memories[name].progress = Progress(may_have_asked=False)
-        for name, wait in admission.waiting.items():
-            self._open.memories[name].tell_wait(wait.reason)
-        return self._ledger.save()
-
-    def _blocked(self) -> dict[str, str]:
-        """Find the attempts that wait for their own predecessor."""
-        blocked = {}
-        for name, memory in self._open.memories.items():
-            entry = memory.entry
-            waits = self._ledger.state.entries[name].stage is Stage.WAITING
-            if not waits or entry.supersedes is None:
-                continue
-            if not self._is_over(entry.jobkey, entry.supersedes):
-                blocked[name] = f"attempt {entry.supersedes} is still being ended"
-        return blocked
-
-    def _is_over(self, jobkey: str, attempt: int) -> bool:
-        try:
-            return self.store.read_outcome(jobkey, attempt) is not None
-        except TamperedObjectError:
-            # It was written, by whomever; who ends the attempt takes it out of the queue last.
-            name = entry_name(jobkey, attempt)
-            return name not in self._open.damaged and name not in self._open.memories

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -11,11 +14,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_ephemeral_ec2.exceptions import AccessError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
-from airflow_ephemeral_ec2.hooks.clients import Clients
+from airflow_ephemeral_ec2.hooks.clients import Clients, speed_up_timestamps
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
-from airflow_ephemeral_ec2.hooks.lifetime_schedule import LifetimeSchedule
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import find_backstop
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -37,6 +40,14 @@ class EphemeralEC2Hook(AwsBaseHook):
         self, aws_conn_id: str | None = "aws_default", region_name: str | None = None
     ) -> None:
         super().__init__(aws_conn_id=aws_conn_id, region_name=region_name, client_type="ec2")
+
+    def fingerprint(self) -> str:
+        """Name what the connection is now, without revealing it; empty when it is not defined."""
+        try:
+            uri = self.get_connection(self.aws_conn_id).get_uri() if self.aws_conn_id else ""
+        except AirflowNotFoundException:
+            uri = ""
+        return hashlib.sha256(uri.encode()).hexdigest()
 
     def make_clients(self) -> Clients:
         """
@@ -61,6 +72,7 @@ class EphemeralEC2Hook(AwsBaseHook):
             if self.aws_conn_id not in (None, DEFAULT_CONNECTION):
                 self.get_connection(self.aws_conn_id)
             session = self.get_session(region_name=self.region_name)
+            speed_up_timestamps(session)
             endpoints = self.conn_config
 
         def source(service: str, config: Config) -> Any:  # noqa: ANN401 - boto3's own type
@@ -75,22 +87,53 @@ class EphemeralEC2Hook(AwsBaseHook):
         return Clients(source)
 
 
+LIST_EVERY = 3
+"""Passes of which one lists the queue: at 4 s a pass, an entry of another process is seen in 12 s."""
 CLIENTS_SECONDS = 600.0
-"""Clients are made anew after this long, so that a triggerer sees a connection's new keys."""
+"""How often a connection is looked up again, so that a triggerer sees its new keys."""
+
+
+@dataclass
+class _Known:
+    """The clients of a connection and region, and what the connection was when they were made."""
+
+    clients: Clients
+    fingerprint: str
+    looked_up_at: float
+
+
+_known: dict[tuple[str, str], _Known] = {}
+_lock = threading.Lock()
 
 
 def connect(aws_conn_id: str, region: str) -> Clients:
     """
     Return the clients of a connection and region, shared by the process.
 
+    They are made once, and again only when the connection has changed: a set of clients costs
+    half a second and some 50 MB.
+
     :raises AccessError: the connection does not exist
     """
-    return _connect(aws_conn_id, region, int(time.monotonic() // CLIENTS_SECONDS))
+    key = (aws_conn_id, region)
+    with _lock:
+        known, now = _known.get(key), time.monotonic()
+        if known is not None and now - known.looked_up_at < CLIENTS_SECONDS:
+            return known.clients
+        hook = EphemeralEC2Hook(aws_conn_id=aws_conn_id, region_name=region)
+        fingerprint = hook.fingerprint()
+        if known is not None and known.fingerprint == fingerprint:
+            known.looked_up_at = now
+            return known.clients
+        fresh = _Known(hook.make_clients(), fingerprint, now)
+        _known[key] = fresh
+        return fresh.clients
 
 
-@functools.lru_cache(maxsize=32)
-def _connect(aws_conn_id: str, region: str, _generation: int) -> Clients:
-    return EphemeralEC2Hook(aws_conn_id=aws_conn_id, region_name=region).make_clients()
+def forget_clients() -> None:
+    """Make all clients anew when they are next asked for: credentials have expired."""
+    with _lock:
+        _known.clear()
 
 
 def open_store(settings: Settings) -> JobStore:
@@ -106,7 +149,16 @@ def open_fleet(settings: Settings, aws_conn_id: str, region: str) -> Fleet:
 
 def open_controller(settings: Settings) -> Controller:
     """Make a controller for this process."""
-    fleet_for = functools.partial(open_fleet, settings)
-    role, group = settings.scheduler_role_arn, settings.scheduler_group
-    backstop = LifetimeSchedule(role, group) if role else None
-    return Controller(open_store(settings), fleet_for, _connect.cache_clear, backstop)
+    store = open_store(settings)
+
+    def refresh() -> None:
+        store.s3 = connect(settings.aws_conn_id, settings.region).s3
+
+    return Controller(
+        store,
+        functools.partial(open_fleet, settings),
+        forget_clients,
+        find_backstop(settings),
+        list_every=LIST_EVERY,
+        refresh=refresh,
+    )

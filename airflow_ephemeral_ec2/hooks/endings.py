@@ -73,6 +73,7 @@ def write_ending(
     report: Report | None = None,
     *,
     has_console: bool = False,
+    makes_stale: tuple[str, ...] = (),
 ) -> None:
     """Record the outcome, then take the attempt out of the queue: in this order, for a crash."""
     if report is None or report.is_from_console:
@@ -92,6 +93,7 @@ def write_ending(
         root=_machine_uri(store, observation) if observation else "",
         is_from_console=report is not None and report.is_from_console,
         has_console=has_console,
+        makes_stale=makes_stale,
     )
     store.write_outcome(outcome)
     store.close_entry(entry_name(record.jobkey, record.attempt))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from airflow_ephemeral_ec2.contract import instance_arn
@@ -18,12 +19,15 @@ from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.clients import Clients
 
 log = logging.getLogger(__name__)
 MAX_FILTER_VALUES = 200
 """EC2's limit per filter (EC2 API reference, "Filtering")."""
+MINUTES_AROUND = (-2, -1, 0, 1)
+"""EC2's launch time is not the moment of its answer."""
 NOT_RUNNING = ("shutting-down", "terminated", "stopping", "stopped")
 
 
@@ -66,6 +70,18 @@ class Fleet:
             self.terminate(extras)
         return machines[0]
 
+    def find_account(self) -> str:
+        """
+        Name the AWS account whose limits count; empty where STS cannot be asked.
+
+        GetCallerIdentity needs no permission (IAM user guide); it may need a way out of the VPC.
+        """
+        try:
+            return str(self.clients.account_id)
+        except (BotoCoreError, ClientError) as error:
+            log.warning("cannot ask STS for the account: %s", type(error).__name__)
+            return ""
+
     def find_by_token(self, client_token: str) -> Observation | None:
         found = self._describe([{"Name": "client-token", "Values": [client_token]}])
         return found[0] if found else None
@@ -89,23 +105,41 @@ class Fleet:
             found.append((name, self._observe(instance, owner)))
         return found
 
-    def observe(self, instance_ids: Sequence[str], *, all_states: bool) -> list[Observation]:
+    def observe(
+        self,
+        instance_ids: Sequence[str],
+        *,
+        all_states: bool,
+        launched_at: Iterable[float] = (),
+    ) -> list[Observation]:
         """
         Look at machines by id: all of them, or only those that are not running any more.
 
         Filters, not ids: one unknown id would fail the whole call.
+
+        :param launched_at: when they were launched (seconds since 1970), as far as it is known;
+            spares the frequent look at many machines those that are dead for long
         """
         states: list[dict[str, Any]] = (
             [] if all_states else [{"Name": "instance-state-name", "Values": list(NOT_RUNNING)}]
         )
         if len(instance_ids) > MAX_FILTER_VALUES:
             by_tag = {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
+            minutes = [] if all_states else find_launch_minutes(launched_at)
+            recent = [{"Name": "launch-time", "Values": minutes}] if minutes else []
             wanted = set(instance_ids)
-            return [o for o in self._describe([by_tag, *states]) if o.instance_id in wanted]
+            found = self._describe([by_tag, *states, *recent], wanted)
+            return [o for o in found if o.instance_id in wanted]
         return self._describe([{"Name": "instance-id", "Values": list(instance_ids)}, *states])
 
-    def _describe(self, filters: list[dict[str, Any]]) -> list[Observation]:
-        return [self._observe(item, owner) for item, owner in self._describe_raw(filters)]
+    def _describe(
+        self, filters: list[dict[str, Any]], wanted: AbstractSet[str] | None = None
+    ) -> list[Observation]:
+        return [
+            self._observe(item, owner)
+            for item, owner in self._describe_raw(filters)
+            if wanted is None or item["InstanceId"] in wanted
+        ]
 
     def _describe_raw(self, filters: list[dict[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
         found: list[tuple[Mapping[str, Any], str]] = []
@@ -260,3 +294,22 @@ def partition_of(region: str) -> str:
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def find_launch_minutes(launched_at: Iterable[float]) -> list[str]:
+    """
+    Name the minutes in which machines were launched, for the filter ``launch-time``.
+
+    Hours or days where there are too many minutes for one filter; nothing where even that is too
+    much. The filter takes wildcards (EC2 API reference, "DescribeInstances").
+    """
+    moments = {
+        datetime.fromtimestamp(seconds + 60 * around, UTC)
+        for seconds in launched_at
+        for around in MINUTES_AROUND
+    }
+    for form in ("%Y-%m-%dT%H:%M:*", "%Y-%m-%dT%H:*", "%Y-%m-%dT*"):
+        names = sorted({moment.strftime(form) for moment in moments})
+        if len(names) <= MAX_FILTER_VALUES:
+            return names
+    return []

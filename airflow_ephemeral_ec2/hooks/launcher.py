@@ -14,17 +14,19 @@ from airflow_ephemeral_ec2.hooks.aws_errors import (
     error_code,
     error_message,
 )
-from airflow_ephemeral_ec2.model.admission import UNAVAILABLE_SECONDS
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.launch_request import render_request
 from airflow_ephemeral_ec2.model.outcome import Budget, Observation, Outcome, Verdict
+from airflow_ephemeral_ec2.model.queue import UNAVAILABLE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate
-    from airflow_ephemeral_ec2.model.admission import Unavailable
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.queue import Unavailable
 
 QUOTA_PAUSE_SECONDS = 60.0
 QUOTA_PAUSE_LIMIT = 300.0
@@ -91,9 +93,21 @@ class Launcher:
     """Walks the placements of a record in order; see DESIGN of the launch in docs/how-it-works."""
 
     def __init__(
-        self, fleet: Fleet, store: JobStore, rate: LaunchRate, offerings: OfferingBook
+        self,
+        fleet: Fleet,
+        store: JobStore,
+        rate: LaunchRate,
+        offerings: OfferingBook,
+        when_my_turn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """
+        Take what a launch needs.
+
+        :param when_my_turn: returns when EC2 may be asked for an offering; others may be launched
+            at the same time
+        """
         self._fleet, self._store, self._rate = fleet, store, rate
+        self._when_my_turn = when_my_turn
         self._offerings = offerings
 
     def launch(self, record: LaunchRecord, progress: Progress) -> Launched | Refused | Pending:
@@ -106,6 +120,7 @@ class Launcher:
         """
         # Who launched before us may have died after a refusal: what was refused stays refused.
         progress.refused = self._store.read_refusals(record)
+        self._when_my_turn(record.offering(min(progress.first, len(record.placements) - 1)))
         remembered: list[int] = []
         for index in range(progress.first, len(record.placements)):
             if index in progress.refused:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate
-from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, Pending, Refused
-from airflow_ephemeral_ec2.model.admission import EntryState, Stage, admission_order
+from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
+from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, Pending, Progress, Refused
+from airflow_ephemeral_ec2.model.admission import rank
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.lifetimes import scheduled_end
+from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.hooks.open_attempts import Memory, OpenAttempts
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.outcome import Observation, Verdict
+
+GAVE_SECONDS = 60.0
+"""For so long an offering that gave a machine is asked for by several jobs at once."""
+MOST_AT_ONCE = 8
+"""Launches under way at the same time; EC2 answers RunInstances within a second or two."""
 
 
 class Launching:
@@ -27,6 +36,7 @@ class Launching:
     The launches of one controller.
 
     :param give_up: ends an attempt that no placement takes
+    :param end_killed: ends an attempt that was killed before its launch
     :param renew: makes the AWS clients anew, when their credentials have expired
     """
 
@@ -37,55 +47,91 @@ class Launching:
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
         give_up: Callable[[str, Verdict], None],
+        end_killed: Callable[[str], None],
         renew: Callable[[], None],
         backstop: Backstop,
+        in_parallel: Parallel,
     ) -> None:
+        self._in_parallel, self._end_killed = in_parallel, end_killed
         self._store, self._ledger, self._open = store, ledger, attempts
         self._fleet_for, self._give_up, self._renew = fleet_for, give_up, renew
         self._backstop = backstop
+        self._gave_at: dict[str, float] = {}
+        """Offering -> when it gave a machine (bucket's clock)."""
         self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(
             lambda: LaunchRate(monotonic=store.clock.now)
         )
 
     def launch_admitted(self) -> None:
         """Ask EC2 for the machine of each admitted attempt whose turn it is."""
-        now, states = self._store.clock.now(), self._ledger.state.entries
-        ready = [
-            (name, memory)
-            for name, memory in self._open.memories.items()
-            if states[name].stage is Stage.ADMITTED and memory.not_before <= now
-        ]
-        ready.sort(key=lambda pair: admission_order(pair[1].entry, states[pair[0]]))
-        for name, memory in ready:
+        now, states = self._store.clock.now(), self._ledger.entries
+        ready: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, memory in self._open.memories.items():
+            if states[name].stage is Stage.ADMITTED and memory.not_before <= now:
+                ready[memory.entry.place].append(name)
+        for place, names in ready.items():
+            names.sort(key=self._turn)
+            turns = min(self._rates[place].turns, MOST_AT_ONCE)
+            for waiting, name in enumerate(names[turns:], 1):
+                self._open.memories[name].tell_pace(waiting)
+            self._fleet_for(*place)  # its clients are made here, not by several threads at once
+            self._mark_asked(names[:turns])
             # Launching takes time; another controller may have taken over meanwhile.
-            if not self._ledger.take_lease():
+            if not (self._ledger.take_lease() and self._ledger.save()):
                 return
-            with self._open.isolated([name]):
-                self._launch_one(name, memory, states[name])
+            self._in_parallel(
+                functools.partial(self._launch, Turnstile(names[:turns])), names[:turns]
+            )
 
-    def _launch_one(self, name: str, memory: Memory, state: EntryState) -> None:
-        record = memory.record
-        place = (record.spec.aws_conn_id, record.spec.region)
+    def _turn(self, name: str) -> tuple[bool, object]:
+        """Who was asked for already comes first, then the more important."""
+        state, entry = self._ledger.entries[name], self._open.memories[name].entry
+        return not state.is_asked, rank(entry, state.sequence)
+
+    def _mark_asked(self, names: Sequence[str]) -> None:
+        """Write down whom EC2 is about to be asked for: whoever takes over must ask again."""
+        for name in names:
+            state = self._ledger.entries[name]
+            if not state.is_asked:
+                self._open.memories[name].progress = Progress(may_have_asked=state.may_have_asked)
+                self._ledger.set(name, is_asked=True)
+
+    def _launch(self, turnstile: Turnstile, name: str) -> None:
+        def wait_for_turn(offering: str) -> None:
+            now = self._store.clock.now()
+            is_there = now - self._gave_at.get(offering, -math.inf) < GAVE_SECONDS
+            turnstile.enter(name, offering, is_there=is_there)
+
+        try:
+            with self._open.isolated([name]):
+                self._launch_one(name, wait_for_turn)
+        finally:
+            turnstile.leave(name)
+
+    def _launch_one(self, name: str, when_my_turn: Callable[[str], None]) -> None:
+        memory = self._open.memories[name]
+        if memory.record is None:
+            lock = self._store.read_start_lock(memory.entry)
+            if lock is not None and self._open.finish_closing(name):
+                # Somebody wrote its entry again, after its end.
+                self._open.close(name)
+                self._ledger.drop(name)
+                return
+            if lock is not None and lock.revoked:
+                # Killed since the queue was listed.
+                self._end_killed(name)
+                return
+            memory.record = self._open.record_of(name)
+        record, place = memory.record, memory.entry.place
         fleet, rate = self._fleet_for(*place), self._rates[place]
-        answer = Launcher(fleet, self._store, rate, self._ledger).launch(record, memory.progress)
+        launcher = Launcher(fleet, self._store, rate, self._ledger, when_my_turn)
+        answer = launcher.launch(record, memory.progress)
         now = self._store.clock.now()
         match answer:
             case Launched(placement, machine):
-                self._ledger.set(
-                    name,
-                    stage=Stage.LAUNCHED,
-                    placement=placement,
-                    instance_id=machine.instance_id,
-                    arn=machine.arn,
-                    launched_at=now,
-                    vcpus=record.placements[placement].vcpus,
-                )
+                self._note_launch(name, placement, machine, now)
                 self._arm(memory, placement, machine, fleet)
-                asked = format_duration(max(now - (state.admitted_at or now), 0))
-                memory.story.append(
-                    f"admitted, launched {machine.instance_id} ({machine.instance_type} "
-                    f"{machine.capacity_type}) in {machine.availability_zone}; {asked}"
-                )
+                memory.record = None
             case Pending(placement, seconds, why, is_expired):
                 if is_expired:
                     self._renew()
@@ -95,8 +141,28 @@ class Launching:
             case Refused(verdict):
                 self._give_up(name, verdict)
 
+    def _note_launch(self, name: str, placement: int, machine: Observation, now: float) -> None:
+        memory, state = self._open.memories[name], self._ledger.entries[name]
+        record = self._open.record_of(name)
+        self._gave_at[record.offering(placement)] = now
+        self._ledger.set(
+            name,
+            stage=Stage.LAUNCHED,
+            placement=placement,
+            instance_id=machine.instance_id,
+            arn=machine.arn,
+            launched_at=now,
+            vcpus=record.placements[placement].vcpus,
+            market=machine.capacity_type,
+        )
+        asked = format_duration(max(now - (state.admitted_at or now), 0))
+        memory.story.append(
+            f"admitted, launched {machine.instance_id} ({machine.instance_type} "
+            f"{machine.capacity_type}) in {machine.availability_zone}; {asked}"
+        )
+
     def _arm(self, memory: Memory, placement: int, machine: Observation, fleet: Fleet) -> None:
-        record = memory.record
+        record = self._open.record_of(memory.entry.name)
         launched_at = machine.launched_at or self._store.clock.now()
         ends_at = scheduled_end(launched_at, record.spec.max_lifetime_seconds)
         token = record.placements[placement].client_token

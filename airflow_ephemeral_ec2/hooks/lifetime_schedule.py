@@ -15,6 +15,7 @@ from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.clients import Clients
+    from airflow_ephemeral_ec2.settings import Settings
 
 log = logging.getLogger(__name__)
 TARGET = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
@@ -98,3 +99,9 @@ class LifetimeSchedule:
                 clients.scheduler.delete_schedule(Name=name, GroupName=self.group)
         except AwsError as error:
             log.debug("schedule %s stays: %s", name, error)
+
+
+def find_backstop(settings: Settings) -> Backstop:
+    """Choose by ``[ephemeral_ec2] scheduler_role_arn``."""
+    role, group = settings.scheduler_role_arn, settings.scheduler_group
+    return LifetimeSchedule(role, group) if role else NoBackstop()

@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from airflow_ephemeral_ec2.hooks.job_store import JobStore, QueueListing
-    from airflow_ephemeral_ec2.model.admission import QueueEntry
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
+    from airflow_ephemeral_ec2.hooks.queue_store import QueueListing
+    from airflow_ephemeral_ec2.model.admission import Wait
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
+STORY_SECONDS = 60.0
+"""Between two lines that tell behind whom an attempt waits."""
 
 
 @dataclass
@@ -29,12 +35,17 @@ class Memory:
     """What this process remembers of an open attempt; all of it can be read again."""
 
     entry: QueueEntry
-    record: LaunchRecord
     story: list[str]
+    record: LaunchRecord | None = None
+    """Kept only while it is being launched: it is large, and there may be thousands."""
     not_before: float = 0.0
     progress: Progress = field(default_factory=Progress)
     """How far its launch has come in this process."""
     last_wait: str = ""
+    wait: Wait | None = None
+    """What it waits for in the queue, as of the last pass."""
+    waits_since: float = 0.0
+    """When the story last told what it waits for (bucket's clock)."""
     is_started: bool = False
     """The machine is known to hold the start lock."""
     misses: int = 0
@@ -54,6 +65,28 @@ class Memory:
         if line not in self.story[-3:]:
             self.story.append(line)
 
+    def tell_place(self, wait: Wait, now: float) -> None:
+        """
+        Add a line to the story when the place in the queue has changed.
+
+        Not for each of a thousand launches ahead: behind whom is told once a minute at most.
+        """
+        before, self.wait = self.wait, wait
+        if before is not None and before.key == wait.key:
+            return
+        if wait.behind and before is not None and now - self.waits_since < STORY_SECONDS:
+            self.wait = before
+            return
+        self.waits_since = now
+        self.tell_wait(wait.reason)
+
+    def tell_pace(self, ahead: int) -> None:
+        """Say once that the launch waits for its turn."""
+        line = "admitted; launches are paced at EC2's rate"
+        if self.last_wait != line:
+            self.last_wait = line
+            self.story.append(f"{line}, {ahead} before this one")
+
     def tell_wait(self, reason: str) -> None:
         """Add a line to the story when the reason to wait has changed."""
         if self.last_wait != reason:
@@ -64,8 +97,8 @@ class Memory:
 class OpenAttempts:
     """The open attempts by name; all of it can be read again from the bucket."""
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
+    def __init__(self, store: JobStore, in_parallel: Parallel) -> None:
+        self._store, self._in_parallel = store, in_parallel
         self.memories: dict[str, Memory] = {}
         self.closed: set[str] = set()
         """Names that the listing of this pass still shows, though their attempt is over."""
@@ -107,19 +140,45 @@ class OpenAttempts:
         self.damaged.clear()
         self.tampered.clear()
 
-    def refresh(self, listing: QueueListing) -> None:
-        """Read what is new in the queue, and forget what has left it."""
+    def refresh(
+        self, listing: QueueListing, states: Mapping[str, EntryState], *, is_lost: bool = False
+    ) -> None:
+        """
+        Read what is new in the queue, and forget what has left it.
+
+        :param states: what the queue state knows of the attempts
+        :param is_lost: the queue state was lost: nobody knows which attempts are over
+        """
         for name in set(self.memories) - listing.entries:
             del self.memories[name]
         self.tampered = {}
         self.closed = set()
         self.damaged = {n: e for n, e in self.damaged.items() if n in listing.entries}
-        for name in listing.entries - set(self.memories) - set(self.damaged):
-            try:
-                self._read(name)
-            except TamperedObjectError as error:
+        new = sorted(listing.entries - set(self.memories) - set(self.damaged))
+        for name, found in zip(
+            new,
+            self._in_parallel(lambda n: self._read(n, states.get(n), is_lost=is_lost), new),
+            strict=True,
+        ):
+            if isinstance(found, TamperedObjectError):
                 # One record that cannot be read must not hold up everybody else's.
-                self.damage(name, error)
+                self.damage(name, found)
+            elif found is None:
+                self.closed.add(name)
+            else:
+                self.memories[name] = Memory(found, self._stories.setdefault(name, []))
+
+    def record_of(self, name: str) -> LaunchRecord:
+        """
+        Read the launch record of an attempt.
+
+        :raises TamperedObjectError: it is not ours
+        """
+        jobkey, _, number = name.rpartition("-a")
+        memory = self.memories.get(name)
+        if memory is not None and memory.record is not None:
+            return memory.record
+        return self._store.read_launch(jobkey, int(number))
 
     def damage(self, name: str, error: TamperedObjectError) -> None:
         """Act on an attempt no more: something of it is not ours."""
@@ -130,23 +189,33 @@ class OpenAttempts:
         else:
             log.error("%s", error)
 
-    def _read(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
+    def _read(
+        self, name: str, state: EntryState | None, *, is_lost: bool
+    ) -> QueueEntry | TamperedObjectError | None:
+        """Read an entry that is new here; None when its attempt is over."""
+        try:
+            if not _NAME.fullmatch(name):
+                return TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
+            if is_lost and self.finish_closing(name):
+                return None
+            entry = self._read_entry(name)
+            if entry is not None and (is_lost or (state and state.stage is not Stage.WAITING)):
+                # Its machine may be out: what was asked for must be ours.
+                self._store.read_launch(entry.jobkey, entry.attempt)
+        except TamperedObjectError as error:
+            return error
+        return entry
+
+    def finish_closing(self, name: str) -> bool:
+        """Take an attempt that has an outcome out of the queue; False when it has none."""
         jobkey, _, number = name.rpartition("-a")
         outcome = self._store.read_outcome(jobkey, int(number))
-        if outcome is not None:
-            # Who recorded it died before the rest, or somebody wrote the entry again.
-            self._store.write_history(outcome)
-            self._store.close_entry(name)
-            self.closed.add(name)
-            return
-        entry = self._read_entry(name)
-        if entry is None:
-            self.closed.add(name)
-            return
-        record = self._store.read_launch(jobkey, int(number))
-        self.memories[name] = Memory(entry, record, self._stories.setdefault(name, []))
+        if outcome is None:
+            return False
+        # Who recorded it died before the rest, or somebody wrote the entry again.
+        self._store.write_history(outcome)
+        self._store.close_entry(name)
+        return True
 
     def read_any_entry(self, name: str) -> QueueEntry | None:
         """Read the entry of a damaged attempt, from wherever it can be read."""
@@ -173,7 +242,8 @@ class OpenAttempts:
         except TamperedObjectError:
             raise damage from None
         log.error("%s Using the launch record instead.", damage)
-        return plan_entry(record, None)
+        self.tell(name, f"tampered with: {damage} The launch record is used instead.")
+        return plan_entry(record)
 
     @contextlib.contextmanager
     def isolated(self, names: Iterable[str]) -> Iterator[None]:

@@ -14,7 +14,8 @@ from airflow_ephemeral_ec2.model.reap import Standing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_ephemeral_ec2.hooks.job_store import JobStore, QueueListing
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.queue_store import QueueListing
     from airflow_ephemeral_ec2.model.reap import SeenMachine
 
 log = logging.getLogger(__name__)

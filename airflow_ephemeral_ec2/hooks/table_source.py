@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.config_table import (
     ConfigTable,
-    load_table,
+    load_cached_table,
     load_table_text,
     name_companion,
 )
@@ -32,7 +32,7 @@ def read_table(path: str, s3: Callable[[], S3Client]) -> ConfigTable:
     :raises AwsError: S3 could not be asked
     """
     if not path.startswith("s3://"):
-        return load_table(path)
+        return load_cached_table(path)
     client = s3()
     data = _read_object(client, path)
     if data is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
-    from airflow_ephemeral_ec2.model.admission import QueueEntry
+    from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 LOOK_SECONDS = 10.0
 QUIET_SECONDS = 300.0
@@ -50,7 +50,7 @@ class TamperedAttempts:
             for name in known.keys() - damaged.keys():
                 del known[name]
         for memory in self._open.memories.values():
-            self._places.add((memory.record.spec.aws_conn_id, memory.record.spec.region))
+            self._places.add(memory.entry.place)
         for name, damage in list(damaged.items()):
             if self._not_before.get(name, now) <= now:
                 self._not_before[name] = now + LOOK_SECONDS

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.exceptions import AwsError
 from airflow_ephemeral_ec2.hooks.endings import (
     AdmissionTimes,
-    Evidence,
     collect_evidence,
     write_ending,
 )
-from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
-from airflow_ephemeral_ec2.model.admission import Stage
+from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
 from airflow_ephemeral_ec2.model.duration import format_duration
-from airflow_ephemeral_ec2.model.outcome import BY_ITSELF, Kill, Observation, Outcome, Verdict
-from airflow_ephemeral_ec2.model.report import Report, read_marker
+from airflow_ephemeral_ec2.model.order import DatedKey
+from airflow_ephemeral_ec2.model.outcome import (
+    Kill,
+    Observation,
+    Outcome,
+    Verdict,
+    judge_unlaunched,
+)
+from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.report import Report
 from airflow_ephemeral_ec2.model.watch import (
     STUCK_SECONDS,
     is_overdue,
-    may_conclude_without_marker,
 )
 
 if TYPE_CHECKING:
@@ -32,17 +37,15 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+    from airflow_ephemeral_ec2.hooks.order_book import OrderBook
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+    from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 log = logging.getLogger(__name__)
 FULL_SWEEP_SECONDS = 60.0
 GONE_AFTER_SECONDS = 3_600.0
 GONE_AFTER_MISSES = 3
 """An instance that EC2 does not show is not gone before it is this old and was missed this often."""
-
-
-SILENT_OUTCOMES = frozenset({Outcome.NEVER_STARTED, Outcome.LOST_STATUS})
-"""What an attempt ends with that left neither report nor marker nor reason."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,6 @@ class Round:
     kills: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one pass sees of one machine."""
-
-    observation: Observation
-    now: float
-    is_impaired: bool
-
-
 class Watching:
     """The machines of one controller, and the ends of its attempts."""
 
@@ -71,26 +65,31 @@ class Watching:
         store: JobStore,
         ledger: QueueLedger,
         attempts: OpenAttempts,
+        order: OrderBook,
         fleet_for: Callable[[str, str], Fleet],
         backstop: Backstop,
+        when_closed: Callable[[QueueEntry], None],
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
+        self._last_words = LastWords(store, attempts)
+        self._order, self._when_closed = order, when_closed
         self._fleet_for, self._backstop = fleet_for, backstop
         self._full_sweep_at = 0.0
+        self._lifetimes: dict[tuple[str, str], float] = {}
+        """Payer and job -> seconds from launch to the end that was seen last."""
         self._impaired: dict[tuple[str, str], frozenset[str]] = {}
 
     def end_unlaunched(self, kills: frozenset[str]) -> None:
         """End attempts without a machine that were killed or have waited too long."""
         now = self._store.clock.now()
         for name, memory in list(self._open.memories.items()):
-            stage, entry = self._ledger.state.entries[name].stage, memory.entry
+            stage, entry = self._ledger.entries[name].stage, memory.entry
             if stage is Stage.LAUNCHED:
                 continue
             verdict = None
             if name in kills:
-                kill = self._store.read_kill(name) or Kill("cancelled")
-                outcome = Outcome.SUPERSEDED if kill.reason == "superseded" else Outcome.KILLED
-                verdict = Verdict(outcome, f"{kill.reason} before it was launched")
+                with self._open.isolated([name]):
+                    self.end_killed(name)
             elif entry.max_wait is not None and now - entry.requested_at > entry.max_wait:
                 waited = format_duration(entry.max_wait)
                 reason = f"not launched within max_wait ({waited}); {memory.last_wait}"
@@ -99,6 +98,10 @@ class Watching:
                 with self._open.isolated([name]):
                     self.give_up(name, verdict)
 
+    def end_killed(self, name: str) -> None:
+        """End an attempt that was killed before it was launched."""
+        self.give_up(name, judge_unlaunched(self._store.read_kill(name) or Kill("cancelled")))
+
     def give_up(self, name: str, verdict: Verdict) -> None:
         """
         End an attempt that has no machine as far as this process knows; others may know better.
@@ -106,15 +109,14 @@ class Watching:
         A launch whose answer was lost may have a machine. First its start lock is revoked: then
         nobody can begin the work. If a machine was faster, it is watched instead.
         """
-        memory, state = self._open.memories[name], self._ledger.state.entries[name]
-        record = memory.record
-        is_free = self._store.revoke_start_lock(record, verdict.reason)
+        entry, state = self._open.memories[name].entry, self._ledger.entries[name]
+        is_free = self._store.revoke_start_lock(entry, verdict.reason)
         machines = []
         if state.stage is not Stage.WAITING or not is_free:
-            fleet = self._fleet_for(record.spec.aws_conn_id, record.spec.region)
-            machines = fleet.find_attempt(record.jobkey, record.attempt)
+            fleet = self._fleet_for(*entry.place)
+            machines = fleet.find_attempt(entry.jobkey, entry.attempt)
             fleet.terminate([m.instance_id for m in machines if not m.is_dead])
-        lock = None if is_free else self._store.read_start_lock(record)
+        lock = None if is_free else self._store.read_start_lock(entry)
         holder = lock.instance_id if lock else None
         alive = [m for m in machines if not m.is_dead]
         if holder is None and not alive:
@@ -132,14 +134,22 @@ class Watching:
             launched_at=launched_at,
         )
 
+    def expects_end(self, now: float, within: float) -> bool:
+        """Whether a machine will have lived as long as the last of the same job, within seconds."""
+        for name, memory in self._open.memories.items():
+            lived = self._lifetimes.get((memory.entry.payer, memory.entry.job))
+            launched_at = self._ledger.entries[name].launched_at if lived else None
+            if lived and launched_at and 0 <= launched_at + lived - now + within <= 2 * within:
+                return True
+        return False
+
     def watch(self, now: float, kills: frozenset[str]) -> None:
         """Look at the machines; end the overdue and conclude the dead."""
         full = now - self._full_sweep_at >= FULL_SWEEP_SECONDS
         by_place: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-        for name, state in self._ledger.state.entries.items():
+        for name, state in self._ledger.entries.items():
             if state.instance_id and name in self._open.memories:
-                spec = self._open.memories[name].record.spec
-                by_place[spec.aws_conn_id, spec.region][state.instance_id] = name
+                by_place[self._open.memories[name].entry.place][state.instance_id] = name
         if full:
             self._full_sweep_at = now
         for place, machines in by_place.items():
@@ -148,7 +158,11 @@ class Watching:
 
     def _look_at(self, place: tuple[str, str], machines: dict[str, str], turn: Round) -> None:
         fleet = self._fleet_for(*place)
-        seen = fleet.observe(list(machines), all_states=turn.is_full)
+        seen = fleet.observe(
+            list(machines),
+            all_states=turn.is_full,
+            launched_at=[self._launched_at(name, turn.now) for name in machines.values()],
+        )
         if turn.is_full:
             seen += self._missing(machines, {o.instance_id for o in seen}, turn.now)
             self._impaired[place] = self._find_impaired(fleet)
@@ -161,6 +175,9 @@ class Watching:
             with self._open.isolated([name]):
                 self._act_on(name, look, fleet, is_killed=name in turn.kills)
 
+    def _launched_at(self, name: str, now: float) -> float:
+        return self._ledger.entries[name].launched_at or now
+
     def _find_impaired(self, fleet: Fleet) -> frozenset[str]:
         try:
             return fleet.find_impaired()
@@ -171,6 +188,7 @@ class Watching:
 
     def _act_on(self, name: str, look: Look, fleet: Fleet, *, is_killed: bool) -> None:
         observation = look.observation
+        self._ledger.set(name, is_ending=observation.state == "shutting-down")
         if observation.is_dead:
             self._conclude(name, look, fleet)
         elif observation.state == "shutting-down":
@@ -183,7 +201,7 @@ class Watching:
 
     def _conclude(self, name: str, look: Look, fleet: Fleet) -> None:
         observation = look.observation
-        record = self._open.memories[name].record
+        record = self._open.record_of(name)
         evidence = collect_evidence(self._store, record, observation)
         holder = evidence.other_holder(observation)
         if holder is not None:
@@ -192,66 +210,16 @@ class Watching:
             return
         marker, has_console = None, False
         if evidence.report is None and observation.state == "terminated":
-            found = self._last_words(name, evidence, look, fleet)
+            found = self._last_words.read(record, evidence, look, fleet)
             if found is None:
                 return
             marker, has_console = found
         elif isinstance(evidence.report, Report) and observation.state == "terminated":
-            marker, has_console = self._cross_check(name, observation, fleet)
+            marker, has_console = self._last_words.cross_check(name, observation, fleet)
         verdict = evidence.judge(record.spec, observation, marker)
         if verdict is not None:
             report = evidence.report if isinstance(evidence.report, Report) else marker
             self._close(name, verdict, observation, report, has_console=has_console)
-
-    def _last_words(
-        self, name: str, evidence: Evidence, look: Look, fleet: Fleet
-    ) -> tuple[Report | None, bool] | None:
-        """
-        Read and keep the console of a machine that left no report; None: ask again later.
-
-        Only where a report would have decided is it waited for.
-        """
-        memory, observation = self._open.memories[name], look.observation
-        memory.seconds_since("dead", look.now)
-        try:
-            console = fleet.read_console(observation.instance_id)
-        except AwsError as error:
-            memory.tell(f"no console output: {error}")
-            console = ConsoleOutput("", None)
-            if not error.retryable:
-                return None, False
-        marker = read_marker(console.text, memory.record.nonce)
-        silent = evidence.judge(memory.record.spec, observation)
-        decides = silent is not None and silent.outcome in SILENT_OUTCOMES
-        dead_since = memory.since["dead"]
-        is_last = may_conclude_without_marker(dead_since, look.now, console.posted_at)
-        if decides and marker is None and not is_last:
-            memory.tell(f"gone: {observation.instance_id} left no report; reading its console")
-            return None
-        if console.text:
-            self._store.write_console(observation.arn, console.text)
-        return marker, bool(console.text)
-
-    def _cross_check(
-        self, name: str, observation: Observation, fleet: Fleet
-    ) -> tuple[Report | None, bool]:
-        """
-        Read the console of a machine that reported and then did not power itself off.
-
-        That is not how the agent ends: the report may be somebody else's. One call for each of
-        those, none for the others; what is not posted yet, or cannot be read, is not waited for.
-        """
-        if observation.reason_code == BY_ITSELF:
-            return None, False
-        try:
-            console = fleet.read_console(observation.instance_id)
-        except AwsError as error:
-            self._open.memories[name].tell(f"report not compared with the console: {error}")
-            return None, False
-        marker = read_marker(console.text, self._open.memories[name].record.nonce)
-        if marker is not None:
-            self._store.write_console(observation.arn, console.text)
-        return marker, marker is not None
 
     def _press_on(self, name: str, look: Look, fleet: Fleet) -> None:
         """End a machine by force that does not come out of ``shutting-down``."""
@@ -264,7 +232,7 @@ class Watching:
     def _missing(self, machines: dict[str, str], seen: set[str], now: float) -> list[Observation]:
         gone = []
         for instance_id, name in machines.items():
-            state, memory = self._ledger.state.entries[name], self._open.memories[name]
+            state, memory = self._ledger.entries[name], self._open.memories[name]
             memory.misses = 0 if instance_id in seen else memory.misses + 1
             is_old = now - (state.launched_at or now) > GONE_AFTER_SECONDS
             if is_old and memory.misses >= GONE_AFTER_MISSES:
@@ -273,13 +241,13 @@ class Watching:
 
     def _end_overdue(self, name: str, look: Look, fleet: Fleet) -> None:
         memory, observation, now = self._open.memories[name], look.observation, look.now
-        record = memory.record
-        launched_at = self._ledger.state.entries[name].launched_at or now
+        entry = memory.entry
+        launched_at = self._launched_at(name, now)
         impaired_for = memory.seconds_since("impaired", now, holds=look.is_impaired)
-        due = is_overdue(record.spec, observation, launched_at, now, impaired_for)
+        due = is_overdue(entry, observation, launched_at, now, impaired_for)
         if due is None or (due.needs_free_lock and memory.is_started):
             return
-        free = self._store.revoke_start_lock(record, due.reason)
+        free = self._store.revoke_start_lock(entry, due.reason)
         if due.needs_free_lock and not free:
             memory.is_started = True
             return
@@ -296,14 +264,30 @@ class Watching:
         *,
         has_console: bool = False,
     ) -> None:
-        state = self._ledger.state.entries[name]
+        state, entry = self._ledger.entries[name], self._open.memories[name].entry
         times = AdmissionTimes(state.admitted_at, state.launched_at)
-        record = self._open.memories[name].record
+        record = self._open.record_of(name)
+        stale: tuple[DatedKey, ...] = ()
+        if verdict.outcome is Outcome.SUCCEEDED and entry.dependents:
+            # Before the outcome: a crash in between marks again, and a mark is never missing.
+            stale = self._order.mark_stale(entry)
         write_ending(
-            self._store, record, verdict, times, observation, report, has_console=has_console
+            self._store,
+            record,
+            verdict,
+            times,
+            observation,
+            report,
+            has_console=has_console,
+            makes_stale=tuple(str(key) for key in stale),
         )
+        self._order.forget(DatedKey(entry.payer, entry.job, entry.business_date))
+        self._when_closed(entry)
+        if state.launched_at is not None and observation is not None:
+            lived = self._store.clock.now() - state.launched_at
+            self._lifetimes[entry.payer, entry.job] = lived
         if state.placement is not None and state.stage is Stage.LAUNCHED:
-            fleet = self._fleet_for(record.spec.aws_conn_id, record.spec.region)
+            fleet = self._fleet_for(*entry.place)
             self._backstop.disarm(fleet.clients, record.placements[state.placement].client_token)
         self._open.close(name)
         self._ledger.drop(name)

@@ -25,6 +25,7 @@ _S3_SUBRESOURCES = {
     "versioning": "BucketVersioning",
     "policy": "BucketPolicy",
     "acl": "BucketAcl",
+    "notification": "BucketNotification",
     "lifecycle": "LifecycleConfiguration",
 }
 _LISTED = ("StackName", "Name", "SecretId", "RoleArn", "RoleName", "InstanceProfileName", "Path")

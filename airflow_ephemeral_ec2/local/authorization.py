@@ -98,6 +98,10 @@ def resource_names(request: ApiRequest, account: str) -> tuple[str, ...]:
         # AWS adds six random characters; policies end in -?????? or -*.
         base = f"arn:aws:secretsmanager:{place}:secret:{name}"
         return (base, f"{base}-abcdef")
+    if request.service == "sqs":
+        # https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
+        url = str(_json_body(request).get("QueueUrl", ""))
+        return (f"arn:aws:sqs:{place}:{url.rpartition('/')[2] or '*'}",)
     ids = request.values("InstanceId") if request.service == "ec2" else []
     return tuple(f"arn:aws:ec2:{place}:instance/{one}" for one in ids) or ("*",)
 

@@ -10,6 +10,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
+from moto.sqs.models import sqs_backends
 
 MACHINE_POLICY = "ephemeral-ec2-machine"
 _ZONES = "abcdef"
@@ -22,7 +23,8 @@ class Seed:
 
     ``job_roles`` maps a role name to ``{"bucket": ..., "read": [patterns], "write": [patterns]}``;
     keys of the bucket, with ``*``. ``subnets`` get different availability zones in their order,
-    or are a mapping of id to zone. ``images`` maps further AMI ids to ``x86_64`` or ``arm64``.
+    or are a mapping of id to zone. ``file_queues`` maps a queue to the ``bucket/prefix`` whose
+    ObjectCreated events it gets. ``images`` maps further AMI ids to ``x86_64`` or ``arm64``.
     """
 
     region: str = "us-east-1"
@@ -33,6 +35,7 @@ class Seed:
     job_roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     subnets: tuple[str, ...] | Mapping[str, str] = ("subnet-0a1", "subnet-0b2")
     security_groups: tuple[str, ...] = ("sg-0c3",)
+    file_queues: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,11 +66,12 @@ def parse_seed(body: object) -> Seed:
 
 def seed(wanted: Seed, account: str) -> None:
     """Make everything exist with exactly the asked ids and names; what exists stays."""
-    for bucket in dict.fromkeys((wanted.state_bucket, *wanted.buckets, *_role_buckets(wanted))):
+    for bucket in _buckets(wanted):
         _seed_bucket(bucket, wanted.region, account)
     _seed_machine_role(wanted, account)
     for name, grants in wanted.job_roles.items():
         _seed_job_role(name, grants, wanted, account)
+    _seed_file_queues(wanted, account)
     _seed_network(wanted, account)
     _seed_images(wanted, account)
 
@@ -87,14 +91,41 @@ def machine_policy(bucket: str, environment: str, account: str) -> dict[str, obj
     )
 
 
-def _role_buckets(wanted: Seed) -> Iterable[str]:
-    return (role["bucket"] for role in wanted.job_roles.values() if "bucket" in role)
+def _buckets(wanted: Seed) -> Iterable[str]:
+    of_roles = (role["bucket"] for role in wanted.job_roles.values() if "bucket" in role)
+    of_files = (place.partition("/")[0] for place in wanted.file_queues.values())
+    return dict.fromkeys((wanted.state_bucket, *wanted.buckets, *of_roles, *of_files))
 
 
 def _seed_bucket(name: str, region: str, account: str) -> None:
     backend = s3_backends[account]["aws"]
     if name not in backend.buckets:
         backend.create_bucket(name, region)
+
+
+def _seed_file_queues(wanted: Seed, account: str) -> None:
+    """Make queues, and tell S3 of them; a bucket's notifications are one document."""
+    queues, backend = sqs_backends[account][wanted.region], s3_backends[account]["aws"]
+    by_bucket: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, place in wanted.file_queues.items():
+        bucket, _, prefix = place.partition("/")
+        if name not in queues.queues:
+            queues.create_queue(name)
+        rule = {"Name": "prefix", "Value": prefix}
+        told = {
+            "Id": name,
+            "Queue": f"arn:aws:sqs:{wanted.region}:{account}:{name}",
+            "Event": ["s3:ObjectCreated:*"],
+            "Filter": {"S3Key": {"FilterRule": [rule]}},
+        }
+        by_bucket.setdefault(bucket, {})[name] = told
+    for bucket, rules in by_bucket.items():
+        known = backend.buckets[bucket].notification_configuration
+        for one in known.queue if known else ():
+            before = {"Id": one.id, "Queue": one.arn, "Event": one.events, "Filter": one.filters}
+            rules.setdefault(one.id, before)
+        document = {"QueueConfiguration": list(rules.values())}
+        backend.put_bucket_notification_configuration(bucket, document)
 
 
 def _seed_role(name: str, account: str, trusted: Mapping[str, object]) -> None:

@@ -1,117 +1,67 @@
 """The admission queue: who may launch now, and what everybody else waits for."""
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
-from pydantic import Field
+from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage
+from airflow_ephemeral_ec2.model.spec import Limits
 
-from airflow_ephemeral_ec2.model.identity import entry_name
-from airflow_ephemeral_ec2.model.spec import CapacityType, Spec
-
-
-class QueueEntry(Spec):
-    """One open attempt, with all that admission needs to know; never changed once written."""
-
-    version: Literal[1] = 1
-    jobkey: str
-    attempt: int
-    nonce: str
-    payer: str
-    job: str
-    aws_conn_id: str = ""
-    region: str = ""
-    """Where its machine is looked for if the launch record cannot be read; empty: unknown."""
-    business_date: str
-    priority: int
-    vcpus: int
-    is_awaited: bool = True
-    """False when the task does not wait for the end (``wait_for_completion=False``)."""
-    capacity_type: CapacityType
-    depends_on: tuple[str, ...]
-    max_runtime: int
-    max_wait: int | None
-    requested_at: float
-    supersedes: int | None
-    limit_vcpus: int | None
-    table_version: str
-    title: str
-
-    @property
-    def name(self) -> str:
-        """Name of the entry in the bucket."""
-        return entry_name(self.jobkey, self.attempt)
-
-    @property
-    def label(self) -> str:
-        """``zeta/member (priority 900)``."""
-        return f"{self.payer}/{self.job} (priority {self.priority})"
+LAUNCH_SLACK_SECONDS = 60.0
+"""From admission to launch, at EC2's pace; a gap is only filled by what ends before, slack included."""
+TOTAL = "vCPU"
 
 
-class Stage(StrEnum):
-    """How far an open attempt has come."""
+class Because(StrEnum):
+    """What an entry waits for."""
 
-    WAITING = "waiting"
-    ADMITTED = "admitted"
-    LAUNCHED = "launched"
-
-
-class EntryState(Spec):
-    """What the controller knows about an open attempt, as the queue state keeps it."""
-
-    sequence: int
-    """Order of arrival."""
-    stage: Stage = Stage.WAITING
-    vcpus: int = 0
-    admitted_at: float | None = None
-    placement: int | None = None
-    instance_id: str | None = None
-    arn: str | None = None
-    launched_at: float | None = None
-
-
-UNAVAILABLE_SECONDS = 180.0
-"""For so long an offering that was refused is not asked for again, if there is another one."""
-
-
-class Unavailable(Spec):
-    """An offering or a quota that EC2 has nothing left of."""
-
-    until: float
-    """Bucket's clock; then the most important job that wants it asks first."""
-    code: str
-
-
-class Lease(Spec):
-    """Which controller may act, until when (bucket's clock)."""
-
-    holder: str
-    expires_at: float
-
-
-class QueueState(Spec):
-    """The one compare-and-set object that says what is admitted."""
-
-    version: Literal[1] = 1
-    revision: str = ""
-    """The writer's own nonce: after a lost answer it recognises its write."""
-    next_sequence: int = 1
-    limit_vcpus: int | None = None
-    entries: dict[str, EntryState] = Field(default_factory=dict)
-    unavailable: dict[str, Unavailable] = Field(default_factory=dict)
-    """Offering (connection, region, type, subnet, capacity type) or quota -> its refusal."""
-    lease: Lease | None = None
-    is_rebuilt: bool = False
-    """The state was lost: nobody is admitted before EC2 has been asked what is out."""
+    BLOCKED = "blocked"
+    """Something of its own: an order, a hold, its predecessor."""
+    NEVER = "never"
+    """It is larger than a limit."""
+    ROOM = "room"
+    """It is the first that a limit has no room for; the room is reserved."""
+    BEHIND = "behind"
+    """A more important one waits for room."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Why an entry waits, and behind whom; a sentence for people."""
+    """Why an entry waits, and behind whom."""
 
+    because: Because
     reason: str
+    """A sentence for people."""
+    behind: str | None = None
+    """Name of the entry that it stands behind."""
+    resource: str = ""
+    """The limit that has no room for it, like ``spot vCPU``; empty: no limit is the reason."""
+    free: int = 0
+    """vCPUs that this limit has left."""
+    reserved_at: float | None = None
+    """When the room is there at the latest (bucket's clock), if it is the first and that is known."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What has to change before it is worth another line in a log."""
+        text = self.reason if self.because in (Because.BLOCKED, Because.NEVER) else ""
+        return self.because, self.behind or text
+
+
+@dataclass(frozen=True)
+class Queue:
+    """All that a decision needs to know."""
+
+    entries: Sequence[QueueEntry]
+    states: Mapping[str, EntryState]
+    pools: Mapping[str, str]
+    """Entry name -> account and region that it counts against."""
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    """Entry name -> what of its own it waits for; it holds back nobody."""
+    promoted: Mapping[str, int] = field(default_factory=dict)
+    """Entry name -> its place before everybody else."""
 
 
 @dataclass(frozen=True)
@@ -121,99 +71,209 @@ class Admission:
     admitted: tuple[str, ...]
     """Names of entries that may launch now, in order."""
     waiting: Mapping[str, Wait]
+    """In the order of admission."""
+    heads: tuple[str, ...] = ()
+    """Those among the waiting that others stand behind."""
+    taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Pool -> limit -> vCPUs that were out before this decision."""
 
 
-def admission_order(entry: QueueEntry, state: EntryState) -> tuple[int, str, int]:
-    """Who comes first: priority, then the earlier business date, then arrival."""
-    return -entry.priority, entry.business_date, state.sequence
+Rank = tuple[int, int, bool, int, str, int]
 
 
-def admit(
-    entries: Sequence[QueueEntry],
-    state: QueueState,
-    *,
-    blocked: Mapping[str, str],
-) -> Admission:
+def rank(entry: QueueEntry, sequence: int, promoted: int | None = None) -> Rank:
     """
-    Admit by priority, then business date, then arrival, within the vCPU limit.
+    Say who comes first: the smaller one.
 
-    Strict: the first entry that does not fit holds back all behind it. An entry in ``blocked``
-    (name -> why) waits for something of its own and holds back nobody.
+    Promoted by hand, then no backfill (unless its row says otherwise), then priority, then the
+    earlier business date, then arrival.
     """
-    in_use = sum(s.vcpus for s in state.entries.values() if s.stage is not Stage.WAITING)
-    waiting = [e for e in entries if state.entries[e.name].stage is Stage.WAITING]
-    waiting.sort(key=lambda entry: admission_order(entry, state.entries[entry.name]))
-    limit = state.limit_vcpus
+    is_last = promoted is None
+    return (
+        int(is_last),
+        promoted or 0,
+        entry.is_backfill,
+        -entry.priority,
+        entry.business_date,
+        sequence,
+    )
+
+
+def admit(queue: Queue, limits: Mapping[str, Limits], now: float) -> Admission:
+    """
+    Decide who may launch now; ``docs/admission.md`` has the laws, each with its test.
+
+    :param limits: by pool
+    :param now: bucket's clock, seconds since 1970
+    """
+    names = {entry.name: entry for entry in queue.entries}
+    rooms: dict[str, _Pool] = defaultdict(lambda: _Pool(Limits(), now))
+    rooms.update({pool: _Pool(found, now) for pool, found in limits.items()})
+    for name, state in queue.states.items():
+        if state.stage is not Stage.WAITING:
+            # The pool as it is called now: its account may have become known after the admission.
+            pool = queue.pools.get(name) or state.pool
+            rooms[pool].occupy(names.get(name), state)
+    taken = {pool: room.taken for pool, room in rooms.items()}
     admitted: list[str] = []
-    waits: dict[str, Wait] = {}
-    head: QueueEntry | None = None
-    for entry in waiting:
-        if entry.name in blocked:
-            waits[entry.name] = Wait(blocked[entry.name])
-        elif head is not None:
-            waits[entry.name] = Wait(_no_room(entry, in_use, limit, head))
-        elif limit is None or in_use + entry.vcpus <= limit:
-            admitted.append(entry.name)
-            in_use += entry.vcpus
+    waiting: dict[str, Wait] = {}
+    for entry, name in _in_order(queue):
+        if name in queue.blocked:
+            waiting[name] = Wait(Because.BLOCKED, queue.blocked[name])
+            continue
+        wait = rooms[queue.pools[name]].place(entry, name)
+        if wait is None:
+            admitted.append(name)
         else:
-            head = entry
-            waits[entry.name] = Wait(_no_room(entry, in_use, limit, None))
-    return Admission(tuple(admitted), waits)
+            waiting[name] = wait
+    heads = tuple(name for name, wait in waiting.items() if wait.because is Because.ROOM)
+    return Admission(tuple(admitted), waiting, heads, taken)
 
 
-def _no_room(entry: QueueEntry, in_use: int, limit: int | None, head: QueueEntry | None) -> str:
-    limit = limit or 0
-    text = f"{entry.vcpus} vCPU wanted, {max(limit - in_use, 0)} of {limit} free"
-    if head is not None:
-        return f"{text}; behind {head.label}"
-    if entry.vcpus > limit:
-        return f"{text}; it can never fit: raise limits.vcpus or choose a smaller type"
-    return f"{text}; first in line"
+def _in_order(queue: Queue) -> list[tuple[QueueEntry, str]]:
+    waiting = [
+        (rank(entry, state.sequence, queue.promoted.get(name)), name, entry)
+        for entry in queue.entries
+        if (state := queue.states[name := entry.name]).stage is Stage.WAITING
+    ]
+    waiting.sort(key=lambda item: item[0])
+    return [(entry, name) for _, name, entry in waiting]
 
 
-def merge_arrivals(
-    state: QueueState, entries: Sequence[QueueEntry], listed: AbstractSet[str] = frozenset()
-) -> QueueState:
-    """
-    Give each entry that is new a place in the order of arrival, and forget those that are gone.
+@dataclass
+class _Head:
+    """Who waits first for the room of a limit, and until when others must be gone."""
 
-    The limit in force is the one that the latest arrival brought.
+    name: str
+    label: str
+    until: float
 
-    :param listed: names in the queue, those that cannot be read included: their machines count
-    """
-    names = {entry.name for entry in entries} | listed
-    known = {name: found for name, found in state.entries.items() if name in names}
-    arrivals = sorted(
-        (e for e in entries if e.name not in state.entries), key=lambda e: (e.requested_at, e.name)
+
+class _Pool:
+    """The limits of one account and region, and what of them is taken."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._fill_gaps, self._now = limits.fill_gaps, now
+        self._limits = name_limits(limits)
+        self._taken: dict[str, int] = dict.fromkeys(self._limits, 0)
+        self._ends: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._heads: dict[str, _Head] = {}
+        self._known: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
+
+    @property
+    def taken(self) -> dict[str, int]:
+        return dict(self._taken)
+
+    def occupy(self, entry: QueueEntry | None, state: EntryState) -> None:
+        """Count what is out; also what cannot be read, and machines that are shutting down."""
+        if entry is None:
+            self._take([TOTAL] if TOTAL in self._limits else [], state.vcpus, self._now)
+            return
+        ends = self._now
+        if not state.is_ending:
+            began = state.launched_at or state.admitted_at or self._now
+            ends = max(began + entry.max_lifetime, self._now)
+        markets = (state.market,) if state.market else entry.markets
+        self._take(self._limited(entry, markets), state.vcpus, ends)
+
+    def place(self, entry: QueueEntry, name: str) -> Wait | None:
+        """Take the room for an entry, or say why it waits."""
+        needed, vcpus = self._limited(entry, entry.markets), entry.vcpus
+        for resource in needed:
+            if vcpus > self._limits[resource]:
+                return _never(entry, resource, self._limits[resource])
+        gone = self._now + entry.max_lifetime + LAUNCH_SLACK_SECONDS
+        for resource in needed:
+            head = self._heads.get(resource)
+            if head is not None and not (self._fill_gaps and gone <= head.until):
+                return self._wait(entry, resource, head)
+            if self._taken[resource] + vcpus <= self._limits[resource]:
+                continue
+            if head is not None:
+                # It could fill the gap and finds no room: nobody less important fills it then.
+                head.until = -math.inf
+                return self._wait(entry, resource, head)
+            until = self._find_room(resource, self._limits[resource] - vcpus)
+            self._heads[resource] = _Head(name, entry.label, until)
+            return self._wait(entry, resource, None, until)
+        self._take(needed, vcpus, self._now + entry.max_lifetime)
+        return None
+
+    def _take(self, resources: Sequence[str], vcpus: int, ends: float) -> None:
+        for resource in resources:
+            self._taken[resource] += vcpus
+            self._ends[resource].append((ends, vcpus))
+
+    def _limited(self, entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:
+        """Name the limits that an entry counts against: its own first, the overall one last."""
+        key = (markets, entry.payer, entry.job)
+        found = self._known.get(key)
+        if found is None:
+            found = [name for name in _names_of(entry, markets) if name in self._limits]
+            self._known[key] = found
+        return found
+
+    def _find_room(self, resource: str, most: int) -> float:
+        """Find when at most ``most`` is still taken, should everything run as long as it may."""
+        taken = self._taken[resource]
+        for ends, vcpus in sorted(self._ends[resource]):
+            taken -= vcpus
+            if taken <= most:
+                return ends
+        return -math.inf
+
+    def _wait(
+        self, entry: QueueEntry, resource: str, head: _Head | None, until: float = -math.inf
+    ) -> Wait:
+        limit = self._limits[resource]
+        free = max(limit - self._taken[resource], 0)
+        text = f"{entry.vcpus} vCPU wanted, {free} of {limit}"
+        text += " free" if resource == TOTAL else f" {resource} free"
+        if head is not None:
+            text += f"; behind {head.label}"
+            return Wait(Because.BEHIND, text, head.name, resource, free)
+        at = until if until > self._now else None
+        return Wait(Because.ROOM, f"{text}; first in line", None, resource, free, at)
+
+
+def name_limits(limits: Limits) -> dict[str, int]:
+    """Name the limits that are set, as waiting reasons name them."""
+    found = {
+        _of_market("on-demand"): limits.on_demand,
+        _of_market("spot"): limits.spot,
+        **{_of_payer(payer): vcpus for payer, vcpus in limits.payers.items()},
+        **{_of_job(job): vcpus for job, vcpus in limits.jobs.items()},
+        TOTAL: limits.vcpus,
+    }
+    return {resource: vcpus for resource, vcpus in found.items() if vcpus is not None}
+
+
+def limits_of(entry: QueueEntry, limits: Limits) -> dict[str, int]:
+    """Name the limits that an entry counts against: its own first, the overall one last."""
+    known = name_limits(limits)
+    return {name: known[name] for name in _names_of(entry, entry.markets) if name in known}
+
+
+def _names_of(entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:
+    return [*map(_of_market, markets), _of_payer(entry.payer), _of_job(entry.job), TOTAL]
+
+
+def _of_market(market: str) -> str:
+    return f"{market} vCPU"
+
+
+def _of_payer(payer: str) -> str:
+    return f"vCPU of payer {payer}"
+
+
+def _of_job(job: str) -> str:
+    return f"vCPU of job {job}"
+
+
+def _never(entry: QueueEntry, resource: str, limit: int) -> Wait:
+    what = "limits.vcpus" if resource == TOTAL else f"the limit of {resource}"
+    reason = (
+        f"{entry.vcpus} vCPU wanted, {limit} {resource} is the limit; it can never fit: "
+        f"raise {what} or choose a smaller type"
     )
-    sequence, limit = state.next_sequence, state.limit_vcpus
-    for entry in arrivals:
-        known[entry.name] = EntryState(sequence=sequence)
-        sequence += 1
-        limit = entry.limit_vcpus
-    return state.model_copy(
-        update={"entries": known, "next_sequence": sequence, "limit_vcpus": limit}
-    )
-
-
-def remember_refusal(
-    state: QueueState, offering: str, code: str, now: float, seconds: float = UNAVAILABLE_SECONDS
-) -> QueueState:
-    """Remember that an offering has no capacity now; refusals that are over are dropped."""
-    known = {name: found for name, found in state.unavailable.items() if found.until > now}
-    known[offering] = Unavailable(until=now + seconds, code=code)
-    return state.model_copy(update={"unavailable": known})
-
-
-def forget_refusal(state: QueueState, offering: str) -> QueueState:
-    """Forget the refusal of an offering that gave a machine."""
-    if offering not in state.unavailable:
-        return state
-    known = {name: found for name, found in state.unavailable.items() if name != offering}
-    return state.model_copy(update={"unavailable": known})
-
-
-def find_refusal(state: QueueState, offering: str, now: float) -> Unavailable | None:
-    """Return the refusal of an offering while it counts."""
-    found = state.unavailable.get(offering)
-    return found if found is not None and found.until > now else None
+    return Wait(Because.NEVER, reason, resource=resource)

@@ -116,8 +116,8 @@ class Kill:
     """Our own record that we ended the attempt, and why."""
 
     reason: str
-    """``timeout``, ``boot_timeout``, ``stuck_pending``, ``impaired``, ``stopped``, ``cancelled``
-    or ``superseded``."""
+    """``timeout``, ``boot_timeout``, ``stuck_pending``, ``impaired``, ``stopped``, ``cancelled``,
+    ``superseded`` or ``tampered``."""
     by: str = ""
 
 
@@ -146,12 +146,12 @@ def judge(
     elif marker is not None and _contradict(report, marker):
         reason = f"the report says {_words(report)}, the console says {_words(marker)}"
         return Verdict(Outcome.CHANNEL_CONFLICT, reason)
-    if report is None:
+    if report is None or report.phase == contract.PHASE_SUPERSEDED:
         return _judge_silence(observation, lock, kill)
     if report.phase == contract.PHASE_JOB:
         return _judge_job(spec, observation, report, kill)
-    if report.phase == contract.PHASE_SUPERSEDED:
-        return _judge_silence(observation, lock, kill)
+    if report.interrupted:
+        return _judge_interruption(observation, report, kill)
     return _judge_setup(report, spec)
 
 
@@ -178,7 +178,7 @@ def _judge_job(
     if report.oom:
         return Verdict(Outcome.JOB_OOM, "out of memory; choose a type with more memory")
     if report.interrupted:
-        return _judge_interruption(observation, kill)
+        return _judge_interruption(observation, report, kill)
     if report.disk_full:
         return Verdict(Outcome.JOB_FAILED, f"exit {code}, disk full; raise volume_gib")
     if code in spec.skip_exit_codes:
@@ -187,17 +187,21 @@ def _judge_job(
     return Verdict(Outcome.JOB_FAILED, f"exit {code}{_meaning(code)}", budget)
 
 
-def _judge_interruption(observation: Observation, kill: Kill | None) -> Verdict:
+def _judge_interruption(observation: Observation, report: Report, kill: Kill | None) -> Verdict:
+    """Judge a machine that was told to end and did; why, EC2 knows only in part."""
     code, kill = _why_it_ended(observation, kill)
     if kill is not None:
         return _judge_kill(kill)
+    if report.interrupted_by == contract.BY_SPOT:
+        # The agent powers off within the two minutes of the notice: EC2's own reason is that.
+        reason = "EC2 gave notice that it takes the spot machine back"
+        return Verdict(Outcome.SPOT_INTERRUPTED, reason, Budget.INFRA)
     if code.startswith("Server.Spot"):
         return Verdict(Outcome.SPOT_INTERRUPTED, "EC2 took the spot machine back", Budget.INFRA)
     if code == "Client.UserInitiatedShutdown":
         return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
-    return Verdict(
-        Outcome.INFRA_FAILED, "the machine was shut down while the job ran", Budget.INFRA
-    )
+    when = "while the job ran" if report.phase == contract.PHASE_JOB else "before the job began"
+    return Verdict(Outcome.INFRA_FAILED, f"the machine was shut down {when}", Budget.INFRA)
 
 
 def _why_it_ended(observation: Observation, kill: Kill | None) -> tuple[str, Kill | None]:
@@ -237,6 +241,13 @@ def _judge_kill(kill: Kill) -> Verdict:
         case _:
             by = f" by {kill.by}" if kill.by else ""
             return Verdict(Outcome.KILLED, f"{kill.reason}{by}")
+
+
+def judge_unlaunched(kill: Kill) -> Verdict:
+    """Conclude an attempt that was killed before it was launched."""
+    if kill.reason in ("superseded", "tampered"):
+        return _judge_kill(kill)
+    return Verdict(Outcome.KILLED, f"{kill.reason} before it was launched")
 
 
 def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill | None) -> Verdict:

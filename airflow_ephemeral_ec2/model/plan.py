@@ -8,13 +8,21 @@ from typing import Literal
 
 from airflow_ephemeral_ec2.contract import CONTRACT_VERSION
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
-from airflow_ephemeral_ec2.model.admission import QueueEntry
 from airflow_ephemeral_ec2.model.duration import compact_duration
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_client_token
+from airflow_ephemeral_ec2.model.queue import QueueEntry
 from airflow_ephemeral_ec2.model.quota import quota_family
-from airflow_ephemeral_ec2.model.spec import CapacityType, ImageFacts, InstanceFacts, JobSpec, Spec
+from airflow_ephemeral_ec2.model.spec import (
+    CapacityType,
+    ImageFacts,
+    InstanceFacts,
+    JobSpec,
+    Limits,
+    Spec,
+)
 from airflow_ephemeral_ec2.model.user_data import check_size, render_user_data
 
+NO_LIMITS = Limits()
 TAG_ENVIRONMENT = "ephemeral-ec2:environment"
 TAG_JOBKEY = "ephemeral-ec2:jobkey"
 TAG_ATTEMPT = "ephemeral-ec2:attempt"
@@ -61,8 +69,22 @@ class LaunchRecord(Spec):
     """Whether Airflow would try the task again; a launch that nobody awaits is not retried."""
     is_awaited: bool = True
     """False when the task does not wait for the end (``wait_for_completion=False``)."""
+    is_backfill: bool = False
+    """Whether Airflow runs it for a backfill; reprocessed runs included."""
+    priority_reason: str = ""
+    """Why a person gave this run another priority than the table's; empty: nobody did."""
+    order_override: str = ""
+    """Why a person let this run start without the successes of what it depends on."""
     spec: JobSpec
+    account: str = ""
+    """AWS account of the connection; empty where STS could not be asked."""
+    table: str = ""
+    """Name of the table's file."""
     table_version: str
+    limits: Limits = Limits()
+    """Those of this version of the table."""
+    dependents: tuple[str, ...] = ()
+    """Jobs of the payer that read, directly or not, what this one writes."""
     image_id: str
     root_device: str
     code_sha256: str | None
@@ -91,6 +113,10 @@ class LaunchRecord(Spec):
         ]
         if is_adopted:
             lines.append("this attempt is open already: waiting for it, not launching another")
+        if self.priority_reason:
+            lines.append(f"priority {spec.priority} for this run: {self.priority_reason}")
+        if self.order_override:
+            lines.append(f"order is not waited for in this run: {self.order_override}")
         if self.code_sha256:
             lines.append(f"code: sha256 {self.code_sha256[:12]}...")
         return lines
@@ -133,10 +159,17 @@ class LaunchFacts:
     agent: str
     """Source of the agent."""
     table_version: str
+    table: str = ""
+    account: str = ""
+    limits: Limits = NO_LIMITS
+    dependents: tuple[str, ...] = ()
     array_index: int = 0
     supersedes: int | None = None
     may_retry: bool = False
     is_awaited: bool = True
+    is_backfill: bool = False
+    priority_reason: str = ""
+    order_override: str = ""
 
 
 def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
@@ -165,8 +198,15 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         business_date=facts.business_date,
         may_retry=facts.may_retry,
         is_awaited=facts.is_awaited,
+        is_backfill=facts.is_backfill,
+        priority_reason=facts.priority_reason,
+        order_override=facts.order_override,
         spec=spec,
+        account=facts.account,
+        table=facts.table,
         table_version=facts.table_version,
+        limits=facts.limits,
+        dependents=facts.dependents,
         image_id=facts.image_id,
         root_device=facts.image.root_device,
         code_sha256=facts.code_sha256,
@@ -205,9 +245,10 @@ def plan_placements(spec: JobSpec, facts: LaunchFacts) -> tuple[Placement, ...]:
     )
 
 
-def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
+def plan_entry(record: LaunchRecord) -> QueueEntry:
     """Write what admission needs to know about an attempt."""
     spec = record.spec
+    is_last = record.is_backfill and spec.backfill_order == "below_today"
     return QueueEntry(
         jobkey=record.jobkey,
         attempt=record.attempt,
@@ -220,13 +261,24 @@ def plan_entry(record: LaunchRecord, limit_vcpus: int | None) -> QueueEntry:
         priority=spec.priority,
         vcpus=record.vcpus,
         is_awaited=record.is_awaited,
+        account=record.account,
+        priority_reason=record.priority_reason,
+        is_backfill=is_last,
         capacity_type=spec.capacity_type,
-        depends_on=spec.depends_on,
+        depends_on=spec.depends_on if spec.cross_run_order else (),
+        dependents=record.dependents,
+        order_override=record.order_override,
+        in_order_by_date=spec.in_order_by_date,
+        array_index=record.array_index,
+        array_size=spec.array_size,
         max_runtime=spec.max_runtime,
+        boot_timeout=spec.boot_timeout,
+        stop_grace=spec.stop_grace,
         max_wait=spec.max_wait,
         requested_at=record.requested_at,
         supersedes=record.supersedes,
-        limit_vcpus=limit_vcpus,
+        limits=record.limits,
+        table=record.table,
         table_version=record.table_version,
         title=record.title,
     )

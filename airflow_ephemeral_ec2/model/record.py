@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from airflow_ephemeral_ec2.model.admission import QueueEntry
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
+from airflow_ephemeral_ec2.model.queue import QueueEntry
 from airflow_ephemeral_ec2.model.spec import JobSpec, Spec
 
 GIB = 1024**3
@@ -78,6 +78,8 @@ class OutcomeRecord(Spec):
     log_dropped_bytes: int = 0
     result: Any = None
     result_error: str | None = None
+    makes_stale: tuple[str, ...] = ()
+    """Jobs with a success for this date that was made of what this attempt has written again."""
 
     @property
     def exit_text(self) -> str:
@@ -95,6 +97,7 @@ def conclude(
     root: str = "",
     is_from_console: bool = False,
     has_console: bool = False,
+    makes_stale: tuple[str, ...] = (),
 ) -> OutcomeRecord:
     """
     Write the outcome record.
@@ -103,6 +106,7 @@ def conclude(
     :param root: ``s3://bucket/key/prefix/`` of the machine
     :param is_from_console: the fields are those of the console marker
     :param has_console: the console output is kept beside the log
+    :param makes_stale: jobs whose success is older than what they read, from now on
     """
     found = fields or {}
     result, result_error = _keep_result(found, is_wanted=record.spec.push_result)
@@ -140,6 +144,7 @@ def conclude(
         log_dropped_bytes=(found.get("log") or {}).get("dropped_bytes", 0),
         result=result,
         result_error=result_error,
+        makes_stale=makes_stale,
     )
 
 
@@ -233,6 +238,10 @@ def describe_story(record: OutcomeRecord, log_policy: str = "none") -> list[str]
     if record.machine is not None:
         reason = record.machine.state_reason or "no reason given"
         lines.append(f"gone: {record.machine.instance_id} terminated ({reason})")
+    lines += [
+        f"{key} is stale now: it succeeded before this run of {record.job}; run it again"
+        for key in record.makes_stale
+    ]
     return lines
 
 
@@ -273,6 +282,8 @@ def xcom_of(record: OutcomeRecord) -> dict[str, Any]:
         "log": record.log_uri,
         "report": record.report_uri,
     }
+    if record.makes_stale:
+        value["makes_stale"] = list(record.makes_stale)
     return value | ({"result": record.result} if record.result is not None else {})
 
 

@@ -31,6 +31,8 @@ class Report:
     oom: bool
     timed_out: bool
     interrupted: bool
+    interrupted_by: str
+    """``spot``, or empty: nobody said."""
     disk_full: bool
     error_kind: str
     error_message: str
@@ -87,6 +89,7 @@ def _report(found: Mapping[str, Any], kind: str, text: str, *, console: bool = F
         oom=bool(found.get("oom")),
         timed_out=bool(found.get("timed_out")),
         interrupted=bool(found.get("interrupted")),
+        interrupted_by=str(found.get("interrupted_by") or ""),
         disk_full=bool(found.get("disk_full")),
         error_kind=kind,
         error_message=text,

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RECORD_DAYS = 400
-"""Launch records, locks, outcomes and history: longer than any retry, clear or audit year."""
+"""Launch records, locks, outcomes, history and files taken: longer than any retry, clear or audit year."""
 LOG_DAYS = 30
 """Reports and logs: longer than the longest job, so that no living machine loses its own."""
 
 _MINIMUM_DAYS = {"jobs/": RECORD_DAYS, "by-date/": RECORD_DAYS, "history/": RECORD_DAYS,
-                 "code/": RECORD_DAYS, "machines/": LOG_DAYS}  # fmt: skip
+                 "landed/": RECORD_DAYS, "code/": RECORD_DAYS, "machines/": LOG_DAYS}  # fmt: skip
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _NEVER = ("environment.json", "queue/", "queue-state.json")
 

@@ -1,5 +1,6 @@
 """What a user may ask for: one row of the config table, validated and frozen."""
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import combinations
@@ -36,6 +37,8 @@ SECURITY_GROUP = r"^sg-[0-9A-Za-z]+$"
 REGION = r"^[a-z]+(-[a-z]+)+-[0-9]+$"
 PROFILE = r"^(arn:[a-z-]+:iam::[0-9]{12}:instance-profile/[!-~]+|[A-Za-z0-9+=,.@_-]{1,128})$"
 ROLE = r"^(arn:[a-z-]+:iam::[0-9]{12}:role/[!-~]+|[A-Za-z0-9+=,.@_-]{1,64})$"
+FILES = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^*?\[/\x00-\x1f]+/)*[^/\x00-\x1f]*$"
+QUEUE = r"^https?://[^/\s]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}$"
 TAG_KEY = r"^[\w +\-=.:/@]+$"
 TAG_VALUE = r"^[\w +\-=.:/@]*$"
 
@@ -53,6 +56,8 @@ FORMS = {
     REGION: "write a region, like us-east-1",
     PROFILE: "write the name or ARN of an instance profile",
     ROLE: "write the name or ARN of a role",
+    FILES: "write s3://bucket/folder/ or s3://bucket/folder/*.csv, a pattern in the name only",
+    QUEUE: "write the URL of a standard queue, like https://sqs.us-east-1.amazonaws.com/123456789012/acme-files",
     TAG_KEY: "use letters, digits, blanks and + - = . _ : / @",
     TAG_VALUE: "use letters, digits, blanks and + - = . _ : / @",
 }
@@ -177,6 +182,12 @@ class JobSpec(Spec):
     """From SIGTERM to SIGKILL when the command is stopped."""
     priority: Annotated[int, Field(ge=0, le=10_000), NoBool] = 500
     """Higher wins, across all payers."""
+    backfill_order: Literal["below_today", "by_priority"] = "below_today"
+    """Where a backfill of the job stands in the queue: behind all that is not one, or among it."""
+    cross_run_order: bool = True
+    """Start only when ``depends_on`` has a recorded success for the date, in whatever run."""
+    in_order_by_date: bool = False
+    """Start only when the business date before, as far as one was asked for, has succeeded."""
     subnets: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=SUBNET)], ...], Field(min_length=1)
     ]
@@ -214,7 +225,13 @@ class JobSpec(Spec):
     push_result: bool = False
     """Put the JSON file that the job leaves at ``EPHEMERAL_RESULT_PATH`` (4 KB) into XCom."""
     schedule: str | None = None
-    """Cron expression of the payer's DAG (a payer's setting); empty: on request only."""
+    """When the payer's DAG runs (a payer's setting): a cron expression, or ``asset:`` and the URI of
+    an asset whose updates start it; ``asset:URI & URI`` waits for all, ``asset:URI | URI`` for any;
+    empty: on request only."""
+    files: Annotated[str, StringConstraints(pattern=FILES)] | None = None
+    """Files that start the payer's DAG when they land (a payer's setting): ``s3://bucket/folder/*.csv``; docs/files.md."""
+    files_queue: Annotated[str, StringConstraints(pattern=QUEUE)] | None = None
+    """URL of the SQS queue that gets the events of these files; this payer's alone."""
     tags: dict[TagKey, Annotated[str, StringConstraints(pattern=TAG_VALUE, max_length=256)]] = {}
     """More tags for instance, volume and network interface."""
 
@@ -247,16 +264,41 @@ def find_conflicts(spec: JobSpec) -> Iterator[tuple[str, str]]:
             yield second, f"{codes}: also in {first}; an exit code has one meaning"
     for name in sorted(spec.env.keys() & spec.secrets.keys()):
         yield f"env.{name}", "also in secrets; write it once"
+    yield from _find_file_conflicts(spec)
     if len(spec.tags) > MAX_TAGS - OWN_TAGS:
         most = f"{MAX_TAGS - OWN_TAGS} ({MAX_TAGS} per machine, {OWN_TAGS} are ours)"
         yield "tags", f"{len(spec.tags)} tags; at most {most}"
 
 
-class Limits(Spec):
-    """How much may run at the same time, per account and region."""
+def _find_file_conflicts(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    if bool(spec.files) != bool(spec.files_queue):
+        given, other = ("files", "files_queue") if spec.files else ("files_queue", "files")
+        yield given, f"without {other}; write both"
+    if spec.files and spec.schedule:
+        yield "files", "also a schedule; a payer's DAG starts by one of them"
+    host = re.match(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.", spec.files_queue or "")
+    if host and host[1] != spec.region:
+        yield "files_queue", f"in {host[1]}, but region is {spec.region}; the queue must be there"
 
-    vcpus: Annotated[int, Field(ge=1), NoBool] | None = None
+
+Vcpus = Annotated[int, Field(ge=1), NoBool]
+
+
+class Limits(Spec):
+    """How much may run at the same time, in vCPUs, per account and region."""
+
+    vcpus: Vcpus | None = None
     """vCPUs of all machines of this environment together; empty: EC2's own quota decides."""
+    on_demand: Vcpus | None = None
+    """vCPUs of all on-demand machines."""
+    spot: Vcpus | None = None
+    """vCPUs of all spot machines."""
+    payers: dict[Name, Vcpus] = {}
+    """vCPUs of all machines of one payer."""
+    jobs: dict[Name, Vcpus] = {}
+    """vCPUs of all machines of one job, whoever the payer is."""
+    fill_gaps: bool = True
+    """Whether a job may pass one that waits for room, if its longest lifetime ends before then."""
 
 
 class InstanceFacts(Spec):

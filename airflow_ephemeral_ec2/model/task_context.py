@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,45 @@ def has_tries_left(context: Any) -> bool:  # noqa: ANN401
     return bool(ti.try_number <= ti.max_tries)
 
 
+def find_deadline(
+    context: Any,  # noqa: ANN401
+    execution_timeout: timedelta | None,
+    now: float,
+) -> float | None:
+    """
+    Say when a task's ``execution_timeout`` is over, by the clock that reads ``now``.
+
+    It counts from the start of the try, as Airflow 2 does for deferred tasks
+    (``airflow/models/taskinstance.py``, ``_defer_task``). None: the task has none.
+    """
+    if execution_timeout is None:
+        return None
+    started = getattr(context["ti"], "start_date", None)
+    passed = datetime.now(UTC) - started if started else timedelta()
+    return now + (execution_timeout - passed).total_seconds()
+
+
+def is_backfill(context: Any) -> bool:  # noqa: ANN401
+    """
+    Say whether a backfill runs this.
+
+    A run that a backfill of Airflow 3 reprocesses keeps its ``scheduled__`` id and becomes of type
+    ``backfill`` (``airflow/models/backfill.py``); Airflow 2 names its runs ``backfill__...``.
+    """
+    run = context["dag_run"]
+    kind = getattr(run, "run_type", None)
+    run_id = getattr(run, "run_id", None) or context["ti"].run_id
+    return str(getattr(kind, "value", kind)) == "backfill" or str(run_id).startswith("backfill__")
+
+
 def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     """
-    Find the business date: argument, params, partition key, logical date, run_after.
+    Find the business date of a run.
 
-    ``logical_date`` is None for a run that was started by hand in Airflow 3.
+    Argument, params, partition key, the updates of assets that started the run, logical date,
+    run_after: the first that exists. ``logical_date`` is None for a run that was started by hand in Airflow 3.
 
-    :raises ConfigurationError: what was given is not a date
+    :raises ConfigurationError: what was given is not a date, or the updates are about several
     """
     asked = given or (context.get("params") or {}).get("business_date")
     if asked:
@@ -52,6 +84,15 @@ def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     found = _DATE.search(getattr(run, "partition_key", None) or "")
     if found:
         return parse_business_date(found.group())
+    updated = _find_updated_dates(context)
+    if len(updated) > 1:
+        msg = (
+            f"business_date: started by updates of assets for {', '.join(updated)}; trigger one "
+            "run for each, with the parameter business_date"
+        )
+        raise ConfigurationError(msg)
+    if updated:
+        return parse_business_date(updated[0])
     moment = getattr(run, "logical_date", None) or context.get("logical_date")
     moment = moment or getattr(run, "run_after", None)
     if moment is None:
@@ -59,6 +100,18 @@ def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
         raise ConfigurationError(msg)
     zone = getattr(context.get("dag"), "timezone", None)
     return str((moment.astimezone(zone) if zone else moment).date())
+
+
+def _find_updated_dates(context: Any) -> list[str]:  # noqa: ANN401
+    """List the business dates that asset updates name in their ``extra``, as our own do."""
+    updates = context.get("triggering_asset_events") or context.get("triggering_dataset_events")
+    found = {
+        str(event.extra["business_date"])
+        for events in (updates or {}).values()
+        for event in events
+        if (event.extra or {}).get("business_date")
+    }
+    return sorted(found)
 
 
 def parse_business_date(text: object) -> str:

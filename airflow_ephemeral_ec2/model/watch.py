@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from airflow_ephemeral_ec2.model.outcome import KILL_STOPPED, Observation
-from airflow_ephemeral_ec2.model.spec import JobSpec
+from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 DEADLINE_SLACK_SECONDS = 120
 """The engine waits this much longer than the agent's own limit, so that the agent acts first."""
@@ -26,7 +26,7 @@ class Due:
 
 
 def is_overdue(
-    spec: JobSpec,
+    entry: QueueEntry,
     observation: Observation,
     launched_at: float,
     now: float,
@@ -44,12 +44,12 @@ def is_overdue(
     if observation.state in ("stopping", "stopped"):
         return Due(KILL_STOPPED, by=observation.reason_code)
     age = now - launched_at
-    longest = spec.boot_timeout + spec.max_runtime + spec.stop_grace + DEADLINE_SLACK_SECONDS
+    longest = entry.boot_timeout + entry.max_runtime + entry.stop_grace + DEADLINE_SLACK_SECONDS
     if age > longest:
         return Due("timeout")
     if impaired_for > STUCK_SECONDS:
         return Due("impaired")
-    if age > spec.boot_timeout:
+    if age > entry.boot_timeout:
         return Due("boot_timeout", needs_free_lock=True)
     if observation.state == "pending" and age > STUCK_SECONDS:
         return Due("stuck_pending", needs_free_lock=True)

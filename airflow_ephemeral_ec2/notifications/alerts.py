@@ -2,8 +2,8 @@
 Ready-made callbacks: who is told of a failure, of missing capacity, of a long wait, of an orphan.
 
 Any notifier of any provider plugs in (Airflow's ``BaseNotifier``). Its templates get
-``{{ ephemeral_ec2 }}`` with ``event, payer, job, business_date, attempt, outcome, reason, link``;
-never a word of the job's output.
+``{{ ephemeral_ec2 }}`` with ``event, payer, job, business_date, attempt, outcome, reason, link,
+job_link``; never a word of the job's output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CONTEXT_KEY = "ephemeral_ec2"
 FAILED, NO_CAPACITY = "failed", "no_capacity"
-WAITING, ORPHAN = "waiting", "orphan"
+WAITING, ORPHAN, QUOTA = "waiting", "orphan", "quota"
 _FIELDS = ("payer", "job", "business_date", "attempt", "outcome", "reason")
 _CAPACITY_OUTCOMES = ("no_capacity", "quota")
 
@@ -35,8 +35,9 @@ class Alerts:
     Who is told of what, for ``payer_dags(alerts=...)``.
 
     :param failed: a task has failed for good
-    :param no_capacity: an attempt ended because EC2 has no machine or the account's quota is
-        reached, whether or not it is tried again
+    :param no_capacity: an attempt ended because EC2 has no machine or the account's EBS quota is
+        reached, whether or not it is tried again; a vCPU quota makes jobs wait, and the reaper
+        tells of it (``EphemeralEC2ReapOperator(on_quota=...)``)
     """
 
     failed: Notifiers = ()
@@ -97,7 +98,8 @@ def payload_of(context: Any, event: str) -> dict[str, Any]:  # noqa: ANN401
     payload["reason"] = (
         payload["reason"] or "it failed before a machine had an outcome; see the log"
     )
-    return {"event": event, **payload, "link": getattr(ti, "log_url", None)}
+    link = getattr(ti, "log_url", None)
+    return {"event": event, **payload, "link": link, "job_link": link}
 
 
 def _outcome_of(ti: Any) -> Mapping[str, Any]:  # noqa: ANN401

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseOperator,
     conf,
 )
@@ -28,22 +29,30 @@ from airflow_ephemeral_ec2.links.ec2 import (
 from airflow_ephemeral_ec2.model.identity import Step
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
-    OutcomeRecord,
     describe_ending,
     describe_failure,
     describe_story,
-    may_copy_log,
     xcom_of,
 )
 from airflow_ephemeral_ec2.model.retry import decide_retry
 from airflow_ephemeral_ec2.model.task_context import (
     find_business_date,
+    find_deadline,
     find_epoch,
     find_identity,
     has_tries_left,
+    is_backfill,
     resolve_table,
 )
-from airflow_ephemeral_ec2.operators.killing import WorkerHold, end_deferred, end_on_worker
+from airflow_ephemeral_ec2.operators.assets import note_business_date
+from airflow_ephemeral_ec2.operators.killing import (
+    WorkerHold,
+    end_deferred,
+    end_on_worker,
+    end_overdue,
+)
+from airflow_ephemeral_ec2.operators.log_copy import copy_log
+from airflow_ephemeral_ec2.operators.run_form import follow_request, read_request
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
@@ -51,11 +60,9 @@ from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.config_table import ConfigTable
+    from airflow_ephemeral_ec2.model.run_request import RunRequest
     from airflow_ephemeral_ec2.model.spec import JobSpec
-
-LOG_LINES_LIMIT = 10_000
-LOG_BYTES_LIMIT = 4 * 1024 * 1024
 
 
 class EphemeralEC2Operator(BaseOperator):
@@ -115,7 +122,8 @@ class EphemeralEC2Operator(BaseOperator):
         Open the attempt, then wait for it.
 
         :raises AirflowFailException: a retry would not help
-        :raises AirflowSkipException: the job ended with one of ``skip_exit_codes``
+        :raises AirflowSkipException: the job ended with one of ``skip_exit_codes``, or the run
+            leaves it out (``operators/run_form.py``)
         :raises JobEndedError: the attempt failed and another may be tried
         """
         try:
@@ -128,7 +136,11 @@ class EphemeralEC2Operator(BaseOperator):
 
     def _execute(self, context: Any) -> Any:  # noqa: ANN401
         settings = settings_from_airflow()
-        order = self._order(context, settings)
+        table = self._read_table(context, settings)
+        request = read_request(context, table.jobs(self.payer))
+        order = self._order(context, table, request)
+        if request is not None:
+            follow_request(request, order, table, settings, self.log.info)
         store = open_store(settings)
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
         hold = WorkerHold(context, secrets.token_hex(8), settings, order)
@@ -138,7 +150,8 @@ class EphemeralEC2Operator(BaseOperator):
         if opened.choice.step is Step.RETURN:
             return self._finish(context, opened.jobkey, opened.choice.attempt)
         if self.deferrable:
-            self._defer(context, opened, order.spec)
+            ends_at = find_deadline(context, self.execution_timeout, store.clock.now())
+            self._defer(context, opened, order.spec, ends_at)
         ending = wait_in_this_thread(
             open_controller(settings),
             opened.name,
@@ -150,22 +163,30 @@ class EphemeralEC2Operator(BaseOperator):
             return self._launched(context, opened.jobkey, opened.choice.attempt, ending.instance_id)
         return self._finish(context, opened.jobkey, opened.choice.attempt)
 
-    def _order(self, context: Any, settings: Settings) -> LaunchOrder:  # noqa: ANN401
+    def _read_table(self, context: Any, settings: Settings) -> ConfigTable:  # noqa: ANN401
         path = resolve_table(self.config_table, context)
-        table = read_table(path, lambda: connect(settings.aws_conn_id, settings.region).s3)
+        return read_table(path, lambda: connect(settings.aws_conn_id, settings.region).s3)
+
+    def _order(self, context: Any, table: ConfigTable, request: RunRequest | None) -> LaunchOrder:  # noqa: ANN401
         spec = table.find(self.payer, self.job)
+        if request is not None:
+            spec = request.apply(spec)
         return LaunchOrder(
             spec=spec,
             lock=table.lock,
             table=str(self.config_table),
             table_version=table.sha256,
-            limit_vcpus=table.limits.vcpus,
+            limits=table.limits,
+            dependents=table.dependents(self.payer, self.job),
             identity=find_identity(context),
             epoch=find_epoch(context),
             business_date=find_business_date(self.business_date, context),
             array_index=int(self.array_index),
             may_retry=self.wait_for_completion and has_tries_left(context),
             is_awaited=self.wait_for_completion,
+            is_backfill=is_backfill(context),
+            priority_reason=request.priority_reason if request else "",
+            order_override=request.order_override if request else "",
         )
 
     def _announce(self, hold: WorkerHold, opened: OpenAttempt) -> None:
@@ -188,7 +209,13 @@ class EphemeralEC2Operator(BaseOperator):
         for line in opened.record.announce(opened.choice.step is Step.ADOPT):
             self.log.info(line)
 
-    def _defer(self, context: Any, opened: OpenAttempt, spec: JobSpec) -> None:  # noqa: ANN401
+    def _defer(
+        self,
+        context: Any,  # noqa: ANN401
+        opened: OpenAttempt,
+        spec: JobSpec,
+        ends_at: float | None,
+    ) -> None:
         identity = find_identity(context)
         self.defer(
             trigger=EphemeralEC2Trigger(
@@ -205,6 +232,7 @@ class EphemeralEC2Operator(BaseOperator):
                     "task_id": identity.task_id,
                     "map_index": identity.map_index,
                 },
+                ends_at=ends_at,
             ),
             method_name="execute_complete",
         )
@@ -223,17 +251,24 @@ class EphemeralEC2Operator(BaseOperator):
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
-        """End the task with the outcome that the trigger waited for."""
+        """
+        End the task with the outcome that the trigger waited for.
+
+        :raises AirflowTaskTimeout: ``execution_timeout`` is over; Airflow retries as it always does
+        """
         event = event or {}
+        if event.get("timed_out"):
+            attempt = f"{self.payer}/{self.job}, attempt {event['attempt']}"
+            msg = f"{attempt}: execution_timeout ({self.execution_timeout}) is over; it was ended"
+            raise AirflowTaskTimeout(msg)
         if "error" in event:
             if event.get("retryable"):
                 raise JobEndedError(event["error"], "unknown", retryable=True)
             raise AirflowFailException(event["error"])
         try:
             if event.get("outcome") is None:
-                return self._launched(
-                    context, event["jobkey"], event["attempt"], event.get("instance_id")
-                )
+                instance_id = event.get("instance_id")
+                return self._launched(context, event["jobkey"], event["attempt"], instance_id)
             return self._finish(context, event["jobkey"], event["attempt"])
         except EphemeralEC2Error as error:
             if error.retryable:
@@ -268,10 +303,11 @@ class EphemeralEC2Operator(BaseOperator):
         launch = store.read_launch(jobkey, attempt)
         for line in describe_story(record, launch.spec.log_to_airflow):
             self.log.info(line)
-        self._copy_log(store, record, launch.spec)
+        copy_log(store, record, launch.spec, self.log.info)
         value = xcom_of(record)
         if record.outcome is Outcome.SUCCEEDED:
             self.log.info("outcome: %s", describe_ending(record))
+            note_business_date(context, self.outlets, self.payer, launch.business_date)
             return value
         context["ti"].xcom_push(key="return_value", value=value)
         if record.outcome is Outcome.SKIPPED:
@@ -284,20 +320,14 @@ class EphemeralEC2Operator(BaseOperator):
         message = describe_failure(record, retry.sentence)
         raise ending_error(record.outcome, message, retryable=retry.is_allowed)
 
-    def _copy_log(self, store: JobStore, record: OutcomeRecord, spec: JobSpec) -> None:
-        if record.machine is None or not may_copy_log(spec, record.outcome):
-            return
-        text = store.read_log_end(record.machine.arn, LOG_BYTES_LIMIT).decode(errors="replace")
-        lines = text.splitlines()
-        for line in lines[-LOG_LINES_LIMIT:]:
-            self.log.info("| %s", line)
-        if len(lines) > LOG_LINES_LIMIT or len(text) >= LOG_BYTES_LIMIT:
-            self.log.info("only the end is shown; all of it: %s", record.log_uri)
-
     def on_kill(self) -> None:
         """End the machine when the task is killed while a worker holds it; see ``killing``."""
-        if self._hold is not None and self.wait_for_completion:
+        if not self.wait_for_completion:
+            return
+        if self._hold is not None:
             end_on_worker(self._hold)
+        else:
+            end_overdue()
 
     def resume_execution(
         self,
@@ -308,8 +338,9 @@ class EphemeralEC2Operator(BaseOperator):
         """
         Resume, and end the machine when the deferral itself has failed.
 
-        Airflow tells no trigger that its deferral timed out (``execution_timeout``). After another
-        failure of the trigger a retry adopts the attempt, if there is one.
+        A deferral times out where somebody else gives it a timeout; this operator gives it none,
+        and the trigger itself minds ``execution_timeout``. After another failure of the trigger a
+        retry adopts the attempt, if there is one.
         """
         if next_method == "__fail__":
             reason = str((next_kwargs or {}).get("error", ""))

@@ -7,7 +7,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowTaskTimeout,
+    get_current_context,
+)
 
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt, kill_latest
 from airflow_ephemeral_ec2.hooks.ec2 import open_fleet, open_store
@@ -76,6 +80,21 @@ def _ask(hold: WorkerHold) -> tuple[str, bool]:
     place = read_place(hold.context)
     is_holder = (place or {}).get("holder") == hold.holder if hold.is_announced else place is None
     return state, is_holder
+
+
+def end_overdue() -> None:
+    """
+    End the attempt of a task that comes back from its deferral after its ``execution_timeout``.
+
+    Airflow 2 calls ``on_kill`` then and nothing else (``taskinstance._execute_task``); its trigger
+    has ended the attempt already, unless the triggerer was down.
+    """
+    if isinstance(sys.exception(), AirflowTaskTimeout):
+        try:
+            context = get_current_context()
+        except AirflowException:
+            return
+        end_deferred(context, "execution_timeout")
 
 
 def end_deferred(context: Any, reason: str) -> None:  # noqa: ANN401

@@ -13,11 +13,10 @@ from airflow_ephemeral_ec2.hooks.ec2 import connect, open_fleet, open_store
 from airflow_ephemeral_ec2.hooks.reaper import Reaper, ReapResult, describe_pass
 from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
 from airflow_ephemeral_ec2.hooks.reaper_store import ReaperStore
-from airflow_ephemeral_ec2.model.admission import Stage
-from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.retention import find_retention_problems
-from airflow_ephemeral_ec2.notifications.alerts import ORPHAN, WAITING, tell
+from airflow_ephemeral_ec2.notifications.alerts import tell
+from airflow_ephemeral_ec2.operators.reap_news import News
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.task_state import list_task_states
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseNotifier
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
-    from airflow_ephemeral_ec2.model.admission import QueueEntry
-    from airflow_ephemeral_ec2.model.reap import Finding
 
 
 class EphemeralEC2ReapOperator(BaseOperator):
@@ -46,6 +43,7 @@ class EphemeralEC2ReapOperator(BaseOperator):
     :param waiting_longer_than: tell of attempts that wait for their launch longer than this
     :param on_waiting: notifiers for them, each told once per attempt
     :param on_orphan: notifiers for orphans, each told once per orphan
+    :param on_quota: notifiers for a quota of the account that holds launches up, told once a day
     """
 
     template_fields: Sequence[str] = ("regions", "aws_conn_id")
@@ -60,6 +58,7 @@ class EphemeralEC2ReapOperator(BaseOperator):
         waiting_longer_than: timedelta | None = None,
         on_waiting: Sequence[BaseNotifier] = (),
         on_orphan: Sequence[BaseNotifier] = (),
+        on_quota: Sequence[BaseNotifier] = (),
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
@@ -69,6 +68,7 @@ class EphemeralEC2ReapOperator(BaseOperator):
         self.waiting_longer_than = waiting_longer_than
         self.on_waiting = on_waiting
         self.on_orphan = on_orphan
+        self.on_quota = on_quota
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's Context differs per version
         """
@@ -88,9 +88,9 @@ class EphemeralEC2ReapOperator(BaseOperator):
         abandoned = self._end_abandoned(settings, store)
         retention = self._check_retention(store)
         try:
-            self._tell_of_long_waits(store, context)
+            self._tell_news(settings, store, context)
         except EphemeralEC2Error as error:
-            self.log.warning("cannot look for long waits: %s", error)
+            self.log.warning("cannot look for long waits and quotas: %s", error)
         if failures:
             raise failures[0]
         ended = [one.resource_id for result in results for one in result.plan.orphans]
@@ -119,7 +119,8 @@ class EphemeralEC2ReapOperator(BaseOperator):
             for line in describe_pass(result):
                 self.log.info(line)
             for one in () if self.only_look else result.new_orphans:
-                self._tell(self.on_orphan, _orphan_payload(one, region), context)
+                payload = News(store, settings.region).of_orphan(one, region)
+                self._tell(self.on_orphan, payload, context)
         return results
 
     def _tell(
@@ -190,44 +191,13 @@ class EphemeralEC2ReapOperator(BaseOperator):
             self.log.error("retention: %s", problem)
         return problems
 
-    def _tell_of_long_waits(self, store: JobStore, context: Any) -> None:  # noqa: ANN401
-        if self.waiting_longer_than is None:
-            return
-        notes = ReaperStore(store, store.environment)
-        now, states = store.clock.now(), store.read_state()[0].entries
-        for name in store.list_queue().entries:
-            state, entry = states.get(name), store.read_entry(name)
-            is_waiting = state is None or state.stage is not Stage.LAUNCHED
-            if entry is None or not is_waiting:
-                continue
-            waited = now - entry.requested_at
-            if waited > self.waiting_longer_than.total_seconds() and notes.tell_once(name):
-                payload = _waiting_payload(entry, waited)
-                self.log.warning("%s %s", entry.title, payload["reason"])
+    def _tell_news(self, settings: Settings, store: JobStore, context: Any) -> None:  # noqa: ANN401
+        news = News(store, settings.region)
+        for payload in news.of_quotas():
+            self.log.warning("%s", payload["reason"])
+            self._tell(self.on_quota, payload, context)
+        if self.waiting_longer_than is not None:
+            limit = self.waiting_longer_than.total_seconds()
+            for title, payload in news.of_long_waits(limit):
+                self.log.warning("%s %s", title, payload["reason"])
                 self._tell(self.on_waiting, payload, context)
-
-
-def _orphan_payload(orphan: Finding, region: str) -> dict[str, Any]:
-    machine = orphan.machine
-    attempt = machine.attempt if machine else ""
-    return {
-        "event": ORPHAN,
-        "payer": (machine.payer or None) if machine else None,
-        "job": (machine.job or None) if machine else None,
-        "business_date": None,
-        "attempt": int(attempt) if attempt.isdecimal() else None,
-        "outcome": None,
-        "reason": f"{orphan.resource_id} in {region}: {orphan.detail}",
-    }
-
-
-def _waiting_payload(entry: QueueEntry, waited: float) -> dict[str, Any]:
-    return {
-        "event": WAITING,
-        "payer": entry.payer,
-        "job": entry.job,
-        "business_date": entry.business_date,
-        "attempt": entry.attempt,
-        "outcome": None,
-        "reason": f"waits for {format_duration(waited)} to be launched",
-    }

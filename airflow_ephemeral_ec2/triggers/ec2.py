@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
+from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.hooks.ec2 import open_fleet, open_store
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
 from airflow_ephemeral_ec2.triggers.resumption import settle
-from airflow_ephemeral_ec2.triggers.task_state import is_abandoned, read_task_state
+from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
+from airflow_ephemeral_ec2.triggers.task_state import ask_within, is_abandoned, read_task_state
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from airflow_ephemeral_ec2.settings import Settings
+    from airflow_ephemeral_ec2.triggers.waiting import Ending
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Airflow 3.3 tells a trigger that its task was killed; before, it only cancels it."""
@@ -38,6 +44,9 @@ class EphemeralEC2Trigger(BaseTrigger):
     :param region: region of the machine
     :param until_launch: wait only until the machine is launched
     :param kill_on_cancel: end the attempt when the task is marked, cleared or deleted
+    :param ends_at: when the task's ``execution_timeout`` is over (seconds since 1970, bucket's
+        clock); the attempt is ended then. Airflow 3 has no eye on a deferred task's timeout
+        (``task_runner._run_execute_callable``: "TODO: handle timeout in case of deferral")
     :param end_in_triggerer: finish a successful task here, without a worker
     :param identity: dag_id, run_id, task_id and map_index of the task instance
     """
@@ -53,6 +62,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         kill_on_cancel: bool = True,
         end_in_triggerer: bool = False,
         identity: dict[str, Any] | None = None,
+        ends_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not annotate triggers
         self.jobkey = jobkey
@@ -63,6 +73,8 @@ class EphemeralEC2Trigger(BaseTrigger):
         self.kill_on_cancel = kill_on_cancel
         self.end_in_triggerer = end_in_triggerer
         self.identity = identity or {}
+        self.ends_at = ends_at
+        self._is_in_doubt = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -76,6 +88,7 @@ class EphemeralEC2Trigger(BaseTrigger):
                 "kill_on_cancel": self.kill_on_cancel,
                 "end_in_triggerer": self.end_in_triggerer,
                 "identity": self.identity,
+                "ends_at": self.ends_at,
             },
         )
 
@@ -83,8 +96,10 @@ class EphemeralEC2Trigger(BaseTrigger):
         """Yield one event: names of the attempt and of its outcome, or an error's text."""
         began = time.monotonic()
         try:
-            event = await self._wait()
+            with pulse().felt(self._ask_airflow if self._has_task else None):
+                event = await self._wait()
         except asyncio.CancelledError:
+            self._is_in_doubt = pulse().is_in_doubt()
             if not HAS_ON_KILL:
                 await self._kill_if_abandoned()
             raise
@@ -95,13 +110,23 @@ class EphemeralEC2Trigger(BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         settings = await asyncio.to_thread(settings_from_airflow)
-        waiting = controller_task(settings)
-        ending = await waiting.wait(
-            entry_name(self.jobkey, self.attempt), self.log.info, until_launch=self.until_launch
-        )
-        record = ending.outcome
+        left = await asyncio.to_thread(self._seconds_left, settings)
+        execution_timeout = asyncio.timeout(left)
+        try:
+            async with execution_timeout:
+                ending = await self._ending(settings)
+        except TimeoutError:
+            if not execution_timeout.expired():
+                raise
+            if await self._end_overdue(settings):
+                return TriggerEvent(
+                    {"jobkey": self.jobkey, "attempt": self.attempt, "timed_out": True}
+                )
+            # It came to its end in the same moment.
+            ending = await self._ending(settings)
         # In dag.test() there is no task instance and nobody to end it but the worker.
         may_end = self.end_in_triggerer and getattr(self, "task_instance", None) is not None
+        record = ending.outcome
         if record is not None and record.outcome is Outcome.SUCCEEDED and may_end:
             for line in (*describe_story(record), f"outcome: {describe_ending(record)}"):
                 self.log.info(line)
@@ -115,6 +140,49 @@ class EphemeralEC2Trigger(BaseTrigger):
             }
         )
 
+    async def _ending(self, settings: Settings) -> Ending:
+        """Log the story, and show its newest line as the state of the task while it waits."""
+        name = entry_name(self.jobkey, self.attempt)
+        waiting = controller_task(settings)
+        # In dag.test() there is no task instance to show anything of.
+        if getattr(self, "task_instance", None) is None or not self.identity:
+            return await waiting.wait(name, self.log.info, until_launch=self.until_launch)
+        state = StateLine(functools.partial(write_state, TaskIdentity(**self.identity)))
+
+        def tell(line: str) -> None:
+            self.log.info(line)
+            state.tell(line)
+
+        async with state.showing():
+            return await waiting.wait(name, tell, until_launch=self.until_launch)
+
+    def _seconds_left(self, settings: Settings) -> float | None:
+        """Return the seconds of the execution_timeout that are left; None without one."""
+        if self.ends_at is None:
+            return None
+        store = open_store(settings)
+        # Its first answer sets the clock. What is over already is told, however late it is.
+        is_over = store.read_outcome(self.jobkey, self.attempt) is not None
+        return None if is_over else max(self.ends_at - store.clock.now(), 0.0)
+
+    async def _end_overdue(self, settings: Settings) -> bool:
+        """End the attempt whose time is over; False when it has ended by itself."""
+        if not self.kill_on_cancel:
+            return True
+        kill = Kill("execution_timeout", by="Airflow")
+        while True:
+            try:
+                return await asyncio.to_thread(self._kill, settings, kill)
+            except AwsError as error:
+                if not error.retryable:
+                    raise
+                self.log.warning("execution_timeout is over; will try again to end it: %s", error)
+                await asyncio.sleep(settings.poll_seconds)
+
+    def _kill(self, settings: Settings, kill: Kill) -> bool:
+        fleet = open_fleet(settings, self.aws_conn_id, self.region)
+        return kill_attempt(open_store(settings), fleet, self.jobkey, self.attempt, kill)
+
     async def on_kill(self) -> None:
         """End the attempt when the user ended the task (Airflow >= 3.3)."""
         await self._kill_if_abandoned()
@@ -123,9 +191,20 @@ class EphemeralEC2Trigger(BaseTrigger):
         if self.kill_on_cancel and self.identity:
             await asyncio.to_thread(self._kill_unless_deferred)
 
+    @property
+    def _has_task(self) -> bool:
+        """Whether a task instance is behind this trigger; ``dag.test()`` has none."""
+        return bool(self.identity) and getattr(self, "task_instance", None) is not None
+
+    def _ask_airflow(self) -> object:
+        return ask_within(SILENCE_SECONDS, self._read_task_state)
+
+    def _read_task_state(self) -> str:
+        return read_task_state(TaskIdentity(**self.identity))
+
     def _kill_unless_deferred(self) -> None:
         try:
-            state = read_task_state(TaskIdentity(**self.identity))
+            state = self._read_task_state()
         except Exception:
             # Unknown is no reason to kill: the machine's own limits still hold.
             self.log.exception("cannot ask Airflow for the state of the task")
@@ -134,9 +213,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         store = open_store(settings)
         last = store.last_attempt(self.jobkey)
         is_replaced = last is not None and last.attempt > self.attempt
-        if not is_abandoned(state) and not is_replaced:
+        if not is_abandoned(state, is_in_doubt=self._is_in_doubt) and not is_replaced:
             return
-        fleet = open_fleet(settings, self.aws_conn_id, self.region)
-        kill = Kill("cancelled", by=f"Airflow (task {state})")
-        if kill_attempt(store, fleet, self.jobkey, self.attempt, kill):
+        if self._kill(settings, Kill("cancelled", by=f"Airflow (task {state})")):
             self.log.warning("task is %s: ending attempt %s", state, self.attempt)

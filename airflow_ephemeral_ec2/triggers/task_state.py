@@ -16,6 +16,10 @@ _COMES_BACK = frozenset(
     {"none", "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred"}
 )
 """The task goes on without anybody having asked for an end; its next try adopts the attempt."""
+_WAITS = frozenset({"deferred", "up_for_retry", "up_for_reschedule"})
+"""Nobody has ended the task: it waits, here or elsewhere, or will be tried again."""
+_CLEARED_OR_RESUMED = frozenset({"none", "scheduled", "queued", "running"})
+"""A task that was deferred is here after a clear, and on its way out of a trigger that has ended."""
 
 
 def read_task_state(identity: TaskIdentity) -> str:
@@ -65,6 +69,22 @@ def list_task_states(dag_id: str, task_id: str) -> dict[tuple[str, int], str]:
     return found
 
 
+def list_part_states(dag_id: str, run_id: str, task_id: str) -> list[str]:
+    """
+    List the states of a task in one run: one, or one for each part of a mapped task.
+
+    Blocking; for a task on a worker.
+    """
+    try:
+        from airflow.sdk.execution_time.task_runner import (  # noqa: PLC0415 - Airflow 3 only
+            RuntimeTaskInstance,
+        )
+    except ImportError:
+        return list(_list_from_database(dag_id, task_id, run_id=run_id).values())
+    runs = RuntimeTaskInstance.get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=[run_id])
+    return [_name(state) for state in runs.get(run_id, {}).values()]
+
+
 def _name(state: object) -> str:
     """Write a state; a task that was cleared and not scheduled again has none."""
     return "none" if state is None else str(getattr(state, "value", state))
@@ -88,25 +108,34 @@ def _read_from_database(identity: TaskIdentity) -> str:
     return "removed" if found is None else _name(found[0])
 
 
-def _list_from_database(dag_id: str, task_id: str) -> dict[tuple[str, int], str]:
+def _list_from_database(dag_id: str, task_id: str, **more: str) -> dict[tuple[str, int], str]:
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415 - Airflow 2 only
     from airflow.utils.session import create_session  # noqa: PLC0415
 
     with create_session() as session:
         columns = (TaskInstance.run_id, TaskInstance.map_index, TaskInstance.state)
-        rows = session.query(*columns).filter_by(dag_id=dag_id, task_id=task_id).all()
+        rows = session.query(*columns).filter_by(dag_id=dag_id, task_id=task_id, **more).all()
     return {(run_id, map_index): _name(state) for run_id, map_index, state in rows}
 
 
-def is_abandoned(state: str | None) -> bool:
+def is_abandoned(state: str | None, *, is_in_doubt: bool = False) -> bool:
     """
     Decide whether a cancelled trigger's attempt should be killed.
 
     Airflow cancels triggers for more reasons than a user's: a triggerer that stalled and woke up
-    gets ``on_kill`` for every trigger it held, with the tasks still deferred elsewhere. When the
+    gets ``on_kill`` for every trigger it held, with the tasks still deferred elsewhere. Or the
+    trigger has failed elsewhere, and a retry is about to adopt the attempt: its task is then
+    ``up_for_retry``, where no user can put it, or on its way to or from there. On that way a task
+    looks as if it had been cleared; then only a triggerer that never stalled knows better. A task
+    that was cleared after all ends the attempt itself, as soon as its next try begins. When the
     state cannot be known nobody is killed; the machine's own limits still hold.
+
+    :param state: of the task instance now; None when it cannot be known
+    :param is_in_doubt: another triggerer may have run this trigger meanwhile
     """
-    return state is not None and state != "deferred"
+    if state is None or state in _WAITS:
+        return False
+    return not (is_in_doubt and state in _CLEARED_OR_RESUMED)
 
 
 def is_abandoned_on_worker(state: str | None, *, has_tries_left: bool, is_holder: bool) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
+import functools
 import logging
 import time
 import weakref
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
+from airflow_ephemeral_ec2.triggers.headroom import Headroom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_PAUSE_SECONDS = 30.0
+LEAST_PAUSE_SECONDS = 0.5
+LAUNCH_SECONDS = 1.0
+"""Between two looks for launches whose turn has come: EC2 takes two a second."""
+EXTRA_LOOKS = 3
+"""So many looks a minute are made sooner because a machine is expected to end."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,11 @@ def read_ending(
 class ControllerTask:
     """Runs a controller in threads for as long as somebody waits or a machine is out."""
 
-    def __init__(self, controller: Controller, poll_seconds: float) -> None:
-        self._controller = controller
+    def __init__(self, open_controller: Callable[[], Controller], poll_seconds: float) -> None:
+        """Take what makes the controller, in a thread: nothing may block or suspend here."""
+        self._open_controller = open_controller
         self._poll_seconds = poll_seconds
+        self._extra_looks: collections.deque[float] = collections.deque(maxlen=EXTRA_LOOKS)
         self._waiters: set[_Waiter] = set()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -94,22 +104,15 @@ class ControllerTask:
             self._waiters.discard(waiter)
 
     async def _run(self) -> None:
-        pause = self._poll_seconds
+        controller = None
         try:
-            while True:
-                while self._waiters or self._controller.has_work:
-                    self._wake.clear()
-                    pause = await self._pass(pause)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), pause)
-                await asyncio.to_thread(self._controller.release)
-                # Somebody may have come while the lease was given back.
-                if not self._waiters:
-                    return
+            controller = await asyncio.to_thread(self._open_controller)
+            await self._drive(controller)
         except asyncio.CancelledError:
             # The loop ends; the next controller should not have to wait for the lease to end.
-            with contextlib.suppress(EphemeralEC2Error):
-                self._controller.release()
+            if controller is not None:
+                with contextlib.suppress(EphemeralEC2Error):
+                    controller.release()
             raise
         except EphemeralEC2Error as error:
             self._fail(error)
@@ -118,11 +121,43 @@ class ControllerTask:
             log.exception("the controller stopped; the next trigger starts it again")
             self._fail(error)
 
-    async def _pass(self, pause: float) -> float:
+    async def _drive(self, controller: Controller) -> None:
+        pause, headroom = self._poll_seconds, Headroom()
+        while True:
+            while self._waiters or controller.has_work:
+                self._wake.clear()
+                pause = await self._pass(controller, pause)
+                headroom.tell_if_short(controller.awaited)
+                await self._pause(controller, pause)
+            await asyncio.to_thread(controller.release)
+            # Somebody may have come while the lease was given back.
+            if not self._waiters:
+                return
+
+    async def _pause(self, controller: Controller, seconds: float) -> None:
+        """Wait for the next pass or for somebody new; launches go on meanwhile."""
+        loop = asyncio.get_running_loop()
+        began, least = loop.time(), min(seconds, LEAST_PAUSE_SECONDS)
+        # A thousand triggers that start together must not make a thousand passes.
+        await asyncio.sleep(least)
+        while (left := began + seconds - loop.time()) > 0:
+            is_launching = controller.has_launches
+            step = min(left, LAUNCH_SECONDS) if is_launching else left
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), step)
+                return
+            if is_launching and began + seconds > loop.time():
+                try:
+                    await asyncio.to_thread(controller.launch)
+                except AwsError as error:
+                    log.warning("cannot ask AWS, will ask again: %s", error)
+                    return
+
+    async def _pass(self, controller: Controller, pause: float) -> float:
         """Make one pass and return the seconds until the next."""
         names = tuple({waiter.name for waiter in self._waiters})
         try:
-            ended = await asyncio.to_thread(self._controller.follow, names)
+            ended = await asyncio.to_thread(controller.follow, names)
         except AwsError as error:
             if not error.retryable and not self._has_passed:
                 raise
@@ -132,23 +167,35 @@ class ControllerTask:
             return min(pause * 2, MAX_PAUSE_SECONDS)
         self._has_passed = True
         for waiter in tuple(self._waiters):
-            self._serve(waiter, ended)
-        return self._poll_seconds
+            self._serve(controller, waiter, ended)
+        return self._choose_pause(controller)
 
-    def _serve(self, waiter: _Waiter, ended: dict[str, OutcomeRecord]) -> None:
-        story = self._controller.story_of(waiter.name)
+    def _choose_pause(self, controller: Controller) -> float:
+        """Look again sooner when a machine is about to end, a few times a minute at most."""
+        now = asyncio.get_running_loop().time()
+        if self._extra_looks.maxlen == len(self._extra_looks) and now - self._extra_looks[0] < 60:
+            return self._poll_seconds
+        if not controller.expects_end(self._poll_seconds):
+            return self._poll_seconds
+        self._extra_looks.append(now)
+        return self._poll_seconds / 2
+
+    def _serve(
+        self, controller: Controller, waiter: _Waiter, ended: dict[str, OutcomeRecord]
+    ) -> None:
+        story = controller.story_of(waiter.name)
         for line in story[waiter.told :]:
             waiter.inbox.put_nowait(line)
         waiter.told = len(story)
-        tampering = self._controller.tampering_with(waiter.name)
+        tampering = controller.tampering_with(waiter.name)
         if tampering is not None:
             waiter.inbox.put_nowait(tampering)
-        ending = read_ending(self._controller, ended, waiter.name, until_launch=waiter.until_launch)
+        ending = read_ending(controller, ended, waiter.name, until_launch=waiter.until_launch)
         if ending is not None and not waiter.is_served:
             waiter.is_served = True
             waiter.inbox.put_nowait(ending)
             if ending.outcome is not None:
-                self._controller.forget(waiter.name)
+                controller.forget(waiter.name)
 
     def _fail(self, error: Exception) -> None:
         for waiter in self._waiters:
@@ -166,7 +213,8 @@ def controller_task(settings: Settings) -> ControllerTask:
 
     tasks = _tasks.setdefault(asyncio.get_running_loop(), {})
     if settings not in tasks:
-        tasks[settings] = ControllerTask(open_controller(settings), settings.poll_seconds)
+        opener = functools.partial(open_controller, settings)
+        tasks[settings] = ControllerTask(opener, settings.poll_seconds)
     return tasks[settings]
 
 

@@ -30,7 +30,7 @@ class CountingEngine(Engine):
         super().__init__(cloud, make_spec)
         self.store.clock = SkippingClock()
         # What earlier tests were refused is none of this test's business.
-        cloud.client("s3").delete_object(Bucket="records", Key="demo/queue-state.json")
+        self.forget_refusals()
         self._folder = Path(tempfile.mkdtemp(prefix="counted-jobs-"))
         self._folder.chmod(0o777)  # instances of a root server are other users
 

@@ -9,7 +9,7 @@ from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
-from airflow_ephemeral_ec2.model.spec import LockFile
+from airflow_ephemeral_ec2.model.spec import Limits, LockFile
 from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -34,7 +34,7 @@ class Engine:
             lock=lock or LockFile(),
             table="payers.yaml",
             table_version="t",
-            limit_vcpus=None,
+            limits=Limits(),
             identity=TaskIdentity("endings", f"run {self._runs} {time.time_ns()}", "job"),
             epoch="e",
             business_date="2026-03-01",
@@ -63,7 +63,10 @@ class Engine:
 
     def forget_refusals(self):
         """Forget which offerings had no capacity: the next test is another day."""
-        self.cloud.client("s3").delete_object(Bucket="records", Key="demo/queue-state.json")
+        # Empty, not gone: a state that is gone is made again from EC2.
+        self.cloud.client("s3").put_object(
+            Bucket="records", Key="demo/queue-state.json", Body=b'{"version": 1}'
+        )
 
     # -- what the endpoint saw ---------------------------------------------------------------
 

@@ -53,6 +53,10 @@ def writes_lock(method: str, path: str) -> bool:
     return method == "PUT" and "start-lock" in path
 
 
+def writes_report(method: str, path: str) -> bool:
+    return method == "PUT" and path.endswith("/report.json")
+
+
 def is_of_machine(_: str, path: str) -> bool:
     return "/machines/" in path
 
@@ -66,11 +70,19 @@ def test_the_lock_names_machine_boot_and_nonce(machine):
 
 
 @pytest.mark.parametrize(
-    "holder", [{"instance_id": "i-0other", "nonce": NONCE}, {"revoked": "killed"}]
+    "holder",
+    [
+        json.dumps({"instance_id": "i-0other", "nonce": NONCE}).encode(),
+        json.dumps({"revoked": "killed"}).encode(),
+        b"rubbish",
+        b"",
+        b"[" * 10_000,
+    ],
+    ids=["another", "revoked", "rubbish", "empty", "deep"],
 )
 def test_B7_a_machine_without_the_lock_does_not_run_the_job(machine, holder):
-    """Another instance holds the start lock."""
-    machine.s3.put_object(Bucket=BUCKET, Key=LOCK, Body=json.dumps(holder).encode())
+    """Another instance holds the start lock, or nobody knows who."""
+    machine.s3.put_object(Bucket=BUCKET, Key=LOCK, Body=holder)
 
     report = machine.run(sh("echo started"))
 
@@ -156,8 +168,47 @@ def test_R8_s3_away_during_the_job_holds_nothing_up_and_the_log_arrives_later(ma
     assert machine.log() == "first\nlast\n"
 
 
-def test_B5_E1_s3_away_for_good_leaves_the_console_marker_and_no_machine(machine, gateway):
-    """S3 never answers."""
+@pytest.mark.parametrize("fault", [{"status": 503}, {"lose_answer": True, "status": 0}])
+def test_E1_a_report_that_s3_does_not_take_at_first_is_sent_again(machine, gateway, fault):
+    """S3 answers 503 to the report, or not at all, three times."""
+    gateway.rules.append(Rule(writes_report, times=3, **fault))
+
+    report = machine.run(sh("exit 65"))
+
+    assert (report["exit_code"], report["phase"]) == (65, "job")
+    asked = [path for method, path in gateway.asked if writes_report(method, path)]
+    # What was written although its answer was lost is recognised when it is sent again.
+    assert len(asked) == 4
+    assert machine.is_off
+
+
+def test_B5_a_machine_that_never_reaches_s3_runs_nothing_and_says_so(machine, gateway):
+    """S3 answers nothing from the boot on."""
+    gateway.rules.append(Rule(lambda _method, _path: True, status=503))
+
+    report = machine.run(sh("echo begun", boot_timeout=2))
+
+    assert report == {}
+    assert '"phase":"lock"' in machine.console
+    assert '"error":"network"' in machine.console
+    assert machine.log() == ""
+    assert machine.is_off
+
+
+def test_R23_a_clock_that_jumps_moves_no_deadline(machine, gateway):
+    """S3's time is two hours on while the job runs, and all signatures are refused at first."""
+    machine.start(sh("echo up; sleep 2; exit 5", max_runtime=30))
+    wait_until(lambda: "up" in machine.log(), what="the job's start")
+
+    gateway.skew = 7_200.0
+    report = machine.wait()
+
+    assert (report["exit_code"], report["timed_out"]) == (5, False)
+    assert 2 <= report["wall_seconds"] < 20
+
+
+def test_E1_s3_away_for_good_leaves_the_console_marker_and_no_machine(machine, gateway):
+    """S3 answers 503 to all that the machine writes after the start lock."""
     gateway.rules.append(Rule(is_of_machine, status=503))
 
     report = machine.run(sh("exit 65", boot_timeout=2))
@@ -193,6 +244,7 @@ def test_sigterm_to_the_agent_stops_the_job_and_is_reported_as_interrupted(machi
     report = machine.wait()
 
     assert (report["interrupted"], report["exit_code"], report["timed_out"]) == (True, 12, False)
+    assert report["interrupted_by"] is None
     assert "saved" in machine.log()
     assert machine.is_off
 
@@ -218,6 +270,8 @@ def test_R15_a_spot_notice_reaches_the_job_as_sigterm(machine):
     report = machine.wait()
 
     assert (report["interrupted"], report["exit_code"]) == (True, 13)
+    assert report["interrupted_by"] == "spot"
+    assert '"interrupted_by":"spot"' in machine.console
 
 
 def test_an_image_without_python_says_so_on_the_console(machine):

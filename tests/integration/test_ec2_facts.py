@@ -11,7 +11,7 @@ from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.code_push import find_facts, pack_code, push_table, write_lock
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
-from airflow_ephemeral_ec2.model.spec import InstanceFacts, LockFile
+from airflow_ephemeral_ec2.model.spec import InstanceFacts, Limits, LockFile
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 KNOWN = InstanceFacts(vcpus=77, memory_mib=8192, architecture="x86_64")
@@ -51,7 +51,7 @@ def make_order(make_spec):
             lock=LockFile(),
             table="payers.yaml",
             table_version="t",
-            limit_vcpus=96,
+            limits=Limits(vcpus=96),
             identity=TaskIdentity("d", "r", "t"),
             epoch="e1",
             business_date="2026-03-01",

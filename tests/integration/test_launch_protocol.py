@@ -6,7 +6,7 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from airflow_ephemeral_ec2.local.testing import local_ec2
-from airflow_ephemeral_ec2.model.admission import UNAVAILABLE_SECONDS
+from airflow_ephemeral_ec2.model.queue import UNAVAILABLE_SECONDS
 from tests.integration.counted_jobs import CountingEngine
 
 NO_CAPACITY = "InsufficientInstanceCapacity"

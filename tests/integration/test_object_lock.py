@@ -12,7 +12,7 @@ from airflow_ephemeral_ec2.hooks.reaper import Reaper
 from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
-from airflow_ephemeral_ec2.model.spec import LockFile
+from airflow_ephemeral_ec2.model.spec import Limits, LockFile
 from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -43,7 +43,7 @@ def run_job(cloud, spec):
         lock=LockFile(),
         table="payers.yaml",
         table_version="t",
-        limit_vcpus=None,
+        limits=Limits(),
         identity=TaskIdentity("locked", "run 1", "job"),
         epoch="e",
         business_date="2026-03-01",

@@ -45,7 +45,7 @@ class Yard:
         if environment == self.store.environment:
             self.store.write_launch(record)
         if is_open:
-            self.store.write_entry(plan_entry(record, None))
+            self.store.write_entry(plan_entry(record))
         own = {"UserData": b"#!/bin/sh\nexec sleep 60\n", "ClientToken": secrets.token_hex(16)}
         request = render_request(record, 0) | own
         [instance] = self.ec2.run_instances(**request)["Instances"]

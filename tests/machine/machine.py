@@ -74,6 +74,19 @@ class Machine:
     def console(self):
         return (self.home / "console").read_text("utf-8", "replace")
 
+    def write(self, path, text, mode=0o644):
+        """Put a file onto the disk before the machine boots."""
+        place = self.home / "upper" / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(mode)
+
+    def mask(self, unit):
+        """Take a unit of systemd's away."""
+        place = self.home / "upper/etc/systemd/system" / unit
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to("/dev/null")
+
     def file(self, path):
         """Return a file that the machine wrote, None when there is none."""
         found = self.home / "upper" / path.lstrip("/")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_ephemeral_ec2.contract import launch_key
+from airflow_ephemeral_ec2.contract import launch_key, start_lock_key
 from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source
 from airflow_ephemeral_ec2.hooks.endings import collect_evidence
 from airflow_ephemeral_ec2.local.testing import local_ec2
@@ -23,21 +23,30 @@ from tests.machine.machine import Machine, is_alive
 from tests.machine.rootfs import missing_tools
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines in namespaces need root"),
-    pytest.mark.skipif(bool(missing_tools()), reason=f"not installed: {missing_tools()}"),
     pytest.mark.usefixtures("bootable"),
     pytest.mark.timeout(240),
 ]
 JOB = "ephemeral-ec2-job"
 
 
+def give_up(reason):
+    """A run that shows nothing must not look like one that does, where it was asked for."""
+    if os.environ.get("REQUIRE_MACHINES"):
+        pytest.fail(f"REQUIRE_MACHINES is set: {reason}")
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="module")
 def bootable(cloud):
-    """Skip where this host lets nobody make namespaces and mounts."""
+    """Skip where this host lets nobody make namespaces and mounts; fail if they are required."""
+    if os.geteuid() != 0:
+        give_up("machines in namespaces need root")
+    if missing := missing_tools():
+        give_up(f"not installed: {missing}")
     machine = Machine("http://127.0.0.1:9", cloud.url)
     try:
         if machine.start("/bin/true").wait(60):
-            pytest.skip(f"no machine can be booted here: {machine.console()[-500:]}")
+            give_up(f"no machine can be booted here: {machine.console()[-500:]}")
     finally:
         machine.close()
 
@@ -56,8 +65,12 @@ class Bench:
         self.engine = Engine(cloud, make_spec)
         self.machines = []
 
-    def boot(self, max_lifetime=None, **changes):
-        """Return the machine of a new attempt, booting."""
+    def boot(self, max_lifetime=None, prepare=lambda machine: None, **changes):
+        """
+        Return the machine of a new attempt, booting.
+
+        :param prepare: does something to the machine before it boots
+        """
         self.cloud.add_harm("no-user-data")
         self.opened = self.engine.open(**changes)
         if max_lifetime:
@@ -69,6 +82,7 @@ class Bench:
         url = self.cloud.metadata_url(self.instance_id)
         machine = Machine(url, self.cloud.url)
         self.machines.append(machine)
+        prepare(machine)
         return machine.start()
 
     def _shorten(self, seconds):
@@ -84,6 +98,15 @@ class Bench:
             Bucket="records", Key=key, Body=record.model_dump_json().encode()
         )
         self.opened = replace(self.opened, record=record)
+
+    def give_lock_away(self, _machine):
+        """Let another machine of the attempt have been faster."""
+        record = self.opened.record
+        key = start_lock_key("demo", record.jobkey, record.attempt, record.nonce)
+        body = {"instance_id": "i-0123456789abcdef0", "nonce": record.nonce}
+        self.cloud.client("s3").put_object(
+            Bucket="records", Key=key, Body=json.dumps(body).encode()
+        )
 
     def lock(self):
         return self.engine.store.read_start_lock(self.opened.record)
@@ -164,8 +187,8 @@ def test_all_of_a_machine_dies_with_the_one_who_started_it(bench):
     assert [pid for pid in living if is_alive(pid)] == []
 
 
-def test_R1_the_job_runs_as_its_own_unprivileged_unit_and_its_exit_is_reported(bench):
-    """The job exits 37."""
+def test_B11_R1_the_boot_goes_on_and_the_job_is_a_unit_whose_exit_is_reported(bench):
+    """The boothook has run, and the job exits 37."""
     script = "echo user $(id -u); cat /proc/self/cgroup; id -u; exit 37"
     machine = bench.boot(command=sh(script))
 
@@ -284,3 +307,96 @@ def test_R14_the_power_button_stops_the_job_and_its_report_still_arrives(bench):
     assert (report["interrupted"], report["exit_code"]) == (True, 0)
     assert b"saved" in bench.output()
     assert bench.verdict("Client.UserInitiatedShutdown").outcome == "killed"
+
+
+def test_B7_a_machine_that_lost_the_start_lock_runs_nothing_and_ends(bench):
+    """Another machine of the attempt has the start lock."""
+    machine = bench.boot(command=sh("echo begun; sleep 600"), prepare=bench.give_lock_away)
+
+    machine.wait(90)
+
+    assert bench.report()["phase"] == "superseded"
+    assert bench.output() == b""
+    assert bench.lock().instance_id == "i-0123456789abcdef0"
+
+
+def test_B5_a_machine_that_never_reaches_s3_says_so_on_its_console_and_ends(bench):
+    """The endpoint takes connections and never answers, from the boot on."""
+
+    def cut(machine):
+        machine.endpoint.is_hole = True
+
+    machine = bench.boot(command=sh("echo begun; sleep 600"), boot_timeout="20s", prepare=cut)
+
+    machine.wait(100)
+
+    assert (bench.lock(), bench.report(), bench.output()) == (None, None, b"")
+    marker = read_marker(machine.console(), bench.opened.record.nonce)
+    assert (marker.phase, marker.error_kind) == ("lock", "network")
+    verdict = bench.verdict()
+    assert (verdict.outcome, verdict.budget) == ("setup_failed", "infra")
+
+
+def without_dbus(machine):
+    for unit in ("dbus.service", "dbus.socket"):
+        machine.mask(unit)
+
+
+def test_B12_without_a_bus_the_job_runs_and_is_reported(bench):
+    """There is no D-Bus."""
+    machine = bench.boot(
+        command=sh("ls /run/dbus/system_bus_socket; exit 37"), prepare=without_dbus
+    )
+
+    machine.wait(90)
+
+    assert b"No such file" in bench.output()
+    assert bench.report()["exit_code"] == 37
+
+
+def test_B12_without_a_bus_the_watchdog_fires(bench):
+    """There is no D-Bus, and agent and job stand still."""
+    machine = bench.boot(max_lifetime=25, command=sh("echo begun; sleep 600"), prepare=without_dbus)
+    machine.wait_for(lambda: machine.find("sleep 600"), 60, "the job")
+    assert machine.find("dbus-daemon") == []
+    for pid in machine.find("python3"):
+        os.kill(pid, signal.SIGSTOP)
+
+    machine.wait(60)
+
+    assert bench.verdict().outcome in ("lost_status", "infra_failed")
+
+
+def test_B13_nothing_of_ours_is_executed_from_run_or_tmp(bench):
+    """Both are mounted noexec."""
+
+    def forbid(machine):
+        machine.write(
+            "/usr/sbin/machine-init",
+            "#!/bin/sh\nmount -o remount,noexec /run && mount -o remount,noexec /tmp || exit 9\n"
+            'unset container\nexec /lib/systemd/systemd "$@"\n',
+            0o755,
+        )
+
+    machine = bench.boot(
+        command=sh("grep -E '^[^ ]+ /(run|tmp) ' /proc/mounts; exit 37"), prepare=forbid
+    )
+
+    machine.wait(90)
+
+    mounts = bench.output().decode().splitlines()
+    assert {line.split()[1] for line in mounts if "noexec" in line} == {"/run", "/tmp"}
+    assert bench.report()["exit_code"] == 37
+
+
+def test_R4_an_agent_that_is_killed_ends_the_machine_at_once(bench):
+    """The agent gets SIGKILL while the job runs."""
+    machine = bench.boot(command=sh("echo begun; sleep 600"))
+    machine.wait_for(lambda: b"begun" in bench.output(), 60, "the job")
+
+    for pid in machine.find("python3"):
+        os.kill(pid, signal.SIGKILL)
+    machine.wait(60)
+
+    assert bench.report() is None
+    assert bench.verdict().outcome == "lost_status"

@@ -20,6 +20,7 @@ RULES = (
     "machine step",
     "EC2 completes a transition",
     "machine fault",
+    "launch, then a machine fault",
     "capacity gone",
     "capacity back",
     "quota",
@@ -27,11 +28,13 @@ RULES = (
     "queue state damaged",
     "foreign",
     "vanish",
+    "tampering",
     "time",
     "a day without us",
 )
 MACHINE_FAULTS = (
     "spot",
+    "spot notice",
     "spot without notice",
     "host lost",
     "hang",
@@ -42,8 +45,13 @@ MACHINE_FAULTS = (
     "terminated by somebody",
     "hidden",
     "stuck",
+    "forged report",
+    "EBS quota",
+    "key denied",
 )
 EVENTS = (
+    "a success is stale",
+    "admitted after what it depends on",
     "ec2: forced",
     "ec2: machine not visible yet",
     "ec2: no capacity",
@@ -53,6 +61,8 @@ EVENTS = (
     "ec2: token of a dead machine",
     "ec2: token replayed",
     "fault: machine's answer lost",
+    "machine: forged report",
+    "machine: spot notice",
     "machine: superseded",
     "machine: watchdog",
     "machine: work started",
@@ -73,10 +83,39 @@ OUTCOMES = (
     "killed",
     "superseded",
     "lost_status",
+    "skipped",
+    "job_oom",
+    "quota",
+    "bad_config",
+    "tampered",
+    "channel_conflict",
 )
+TAMPERED = ("launch record", "start lock", "queue entry", "kill request", "report")
+AT_START = ("EBS quota", "key denied")
+"""Faults that only a machine has that EC2 has not started yet."""
+OFTEN = (
+    "admitted after what it depends on",
+    "ec2: no capacity",
+    "ec2: over quota",
+    "ec2: record vanished",
+    "ec2: token replayed",
+    "machine: superseded",
+    "machine: work started",
+    "process: resumed",
+    "outcome: succeeded",
+    "outcome: superseded",
+    "outcome: killed",
+    "outcome: no_capacity",
+    "outcome: wait_timeout",
+    "outcome: boot_timeout",
+    "outcome: tampered",
+)
+"""What 200 examples reach many times."""
 ALWAYS = (
     *(f"rule: {name}" for name in RULES),
     *(f"machine fault: {name}" for name in MACHINE_FAULTS),
+    *(f"tampered: {name}" for name in TAMPERED),
+    *OFTEN,
 )
 """In every run, however short."""
 ALL = (

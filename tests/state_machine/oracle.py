@@ -4,12 +4,20 @@ import json
 from collections import Counter
 
 from airflow_ephemeral_ec2 import contract
-from airflow_ephemeral_ec2.model.admission import QueueEntry, QueueState, Stage, admission_order
+from airflow_ephemeral_ec2.model.admission import rank
+from airflow_ephemeral_ec2.model.arrivals import limits_in_force
 from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.order import parse_history
 from airflow_ephemeral_ec2.model.plan import TAG_ENVIRONMENT, LaunchRecord
+from airflow_ephemeral_ec2.model.queue import QueueEntry, QueueState, Stage
 from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
+RUBBISH = b'{"version": 9, "nonce": "rub'
+"""What whoever tampers puts into the place of an object."""
+SKIP = 99
 GOOD = ("succeeded", "skipped")
+READ_BY = {"member": "reports"}
+"""Job -> the job that reads what it writes."""
 
 
 class Oracle:
@@ -20,6 +28,8 @@ class Oracle:
         self.violations: list[str] = []
         self.executions: Counter[tuple[str, int]] = Counter()
         self.outcomes: dict[tuple[str, int], OutcomeRecord] = {}
+        self._holders: dict[tuple[str, int], str] = {}
+        """Who took the start lock, "" where it was revoked; whatever becomes of the object."""
         self._requests: dict[str, str] = {}
 
     def complain(self, text):
@@ -42,7 +52,7 @@ class Oracle:
         age = self._world.clock.now - machine.launched_at
         is_open = self.name_of(machine) in self.entries()
         is_ours = self.holder_of(*machine.attempt) in (None, machine.instance_id)
-        killed = f"test/queue/{self.name_of(machine)}.kill.json" in self._world.s3.objects
+        killed = self._is_killed(machine.attempt)
         is_young = age <= machine.config["max_lifetime"]
         is_well = machine.reason == "" and not killed
         if is_open and is_ours and is_young and is_well:
@@ -82,8 +92,16 @@ class Oracle:
             self._see_closing(name.removesuffix(".json"))
         elif name == "queue-state.json" and new is not None:
             self._see_admission(old, new)
-        elif name.startswith("start-lock-") and old is not None:
+        elif name.startswith("start-lock-"):
+            self._see_lock(key, old, new)
+
+    def _see_lock(self, key, old, new):
+        if old is not None or new is None:
             self.complain("a start lock was overwritten")
+            return
+        _, _, jobkey, attempt, _ = key.split("/")
+        holder = json.loads(new).get("instance_id", "")
+        self._holders[jobkey, int(attempt.removeprefix("a"))] = holder
 
     def _see_outcome(self, key, old, new):
         if old is not None or new is None:
@@ -106,20 +124,59 @@ class Oracle:
             ):
                 self.complain(f"{record.outcome} recorded while {machine.instance_id} may run")
         self._compare_with_report(record, attempt, holder)
+        if record.outcome == "succeeded" and record.job in READ_BY:
+            self._see_new_input(READ_BY[record.job])
+
+    def _see_new_input(self, reader):
+        """A success that was made of older input is marked before the newer is known."""
+        history = self._history(reader)
+        last = max(history.finished, key=lambda a: a.attempt, default=None)
+        if last is not None and last.outcome == "succeeded":
+            self._world.reach("a success is stale")
+            if last.name not in history.stale:
+                self.complain(f"{reader} succeeded before its input was new, and is not stale")
+
+    def _history(self, job):
+        prefix = f"test/history/acme/{job}/2026-03-01/"
+        names = [k.removeprefix(prefix) for k in self._world.s3.objects if k.startswith(prefix)]
+        return parse_history(names)
 
     def _compare_with_report(self, record, attempt, holder):
         machine = self._world.ec2.machines.get(holder or "")
         report = self.report_of(machine) if machine else None
-        if record.outcome in GOOD:
-            words = report or (machine.report if machine and machine.console else None)
-            if words is None or words["exit_code"] != 0 or self.executions[attempt] != 1:
-                self.complain(f"{record.outcome} without the report of a finished job: {report}")
-        elif report and report["phase"] == "job" and report["exit_code"] == 0:
+        if record.outcome == "tampered" and not self._world.tampered:
+            self.complain(f"nobody tampered with anything: {record.reason}")
+        if machine and machine.is_lying and record.outcome in GOOD:
+            self.complain(f"{record.outcome}, though report and console contradict each other")
+        elif record.outcome in GOOD:
+            self._see_success(record, attempt, machine, report)
+        elif report and not (machine.is_lying or record.outcome == "tampered"):
+            self._see_failure(record, attempt, report)
+
+    def _see_success(self, record, attempt, machine, report):
+        may_ask_console = machine and machine.console and not self._is_corrupt(machine)
+        words = report or (machine.report if may_ask_console else None)
+        if words is None or self.executions[attempt] != 1:
+            self.complain(f"{record.outcome} without the report of a finished job: {report}")
+        elif words["exit_code"] != (0 if record.outcome == "succeeded" else SKIP):
+            self.complain(f"{record.outcome}, reported was exit {words['exit_code']}")
+
+    def _see_failure(self, record, attempt, report):
+        is_spot = report["interrupted_by"] == "spot" and not self._is_killed(attempt)
+        if report["phase"] == "job" and report["exit_code"] == 0:
             self.complain(f"the job reported exit 0, recorded is {record.outcome}: {record.reason}")
-        elif report and report["phase"] == "job" and record.exit_code != report["exit_code"]:
+        elif report["phase"] == "job" and record.exit_code != report["exit_code"]:
             self.complain(
                 f"the report was not found, recorded is {record.outcome}: {record.reason}"
             )
+        elif is_spot and record.outcome != "spot_interrupted":
+            self.complain(f"the report names spot, recorded is {record.outcome}")
+
+    def _is_corrupt(self, machine):
+        return self._world.s3.objects.get(contract.report_key("test", machine.arn)) == RUBBISH
+
+    def _is_killed(self, attempt):
+        return f"test/queue/{entry_name(*attempt)}.kill.json" in self._world.s3.objects
 
     def _see_closing(self, name):
         jobkey, _, number = name.removesuffix(".kill").rpartition("-a")
@@ -131,28 +188,37 @@ class Oracle:
         if before is None or after is None or before.is_rebuilt:
             return
         entries = self.entries()
+        waited = {n for n, s in before.entries.items() if s.stage is Stage.WAITING}
+        waiting = {n for n, s in after.entries.items() if s.stage is Stage.WAITING and n in entries}
         admitted = [
             name
-            for name, state in after.entries.items()
-            if state.stage is not Stage.WAITING
-            and name in entries
-            and (name not in before.entries or before.entries[name].stage is Stage.WAITING)
+            for name in after.entries
+            if name in entries
+            and name not in waiting
+            and (name in waited or name not in before.entries)
         ]
-        waiting = [
-            name
-            for name, state in after.entries.items()
-            if state.stage is Stage.WAITING and name in entries and not entries[name].supersedes
-        ]
+        places = {name: rank(entries[name], after.entries[name].sequence) for name in entries
+                  if name in after.entries}  # fmt: skip
         for name in admitted:
-            mine = admission_order(entries[name], after.entries[name])
+            self._see_order(entries[name])
             for other in waiting:
-                if admission_order(entries[other], after.entries[other]) < mine:
+                is_free = not entries[other].supersedes and not entries[other].depends_on
+                if is_free and places[other] < places[name]:
                     self.complain(
                         f"{entries[name].label} was admitted before {entries[other].label}"
                     )
         in_use = sum(s.vcpus for s in after.entries.values() if s.stage is not Stage.WAITING)
-        if admitted and in_use > (after.limit_vcpus or in_use):
-            self.complain(f"{in_use} vCPU admitted, {after.limit_vcpus} allowed")
+        for pool, limits in limits_in_force(after, entries.values()).items():
+            if admitted and in_use > (limits.vcpus or in_use):
+                self.complain(f"{in_use} vCPU admitted in {pool}, {limits.vcpus} allowed")
+
+    def _see_order(self, entry):
+        """What the job depends on has succeeded, in whatever run, and the last try of it has."""
+        for job in entry.depends_on:
+            self._world.reach("admitted after what it depends on")
+            last = max(self._history(job).finished, key=lambda a: a.attempt, default=None)
+            if last is None or last.outcome != "succeeded":
+                self.complain(f"{entry.label} was admitted without a success of {job}")
 
     # -- what the bucket says ------------------------------------------------------------------
 
@@ -160,7 +226,8 @@ class Oracle:
         found = {}
         for key, body in self._world.s3.objects.items():
             name = key.removeprefix("test/queue/").removesuffix(".json")
-            if key.startswith("test/queue/") and not name.endswith(".kill"):
+            is_entry = key.startswith("test/queue/") and not name.endswith(".kill")
+            if is_entry and body != RUBBISH:
                 found[name] = QueueEntry.model_validate_json(body)
         return found
 
@@ -170,22 +237,28 @@ class Oracle:
 
     def holder_of(self, jobkey, attempt):
         """Who may run: an instance id, "" when it was revoked, None when the lock is free."""
-        prefix = contract.attempt_prefix("test", jobkey, attempt) + "start-lock-"
-        for key, body in self._world.s3.objects.items():
-            if key.startswith(prefix):
-                return json.loads(body).get("instance_id", "")
-        return None
+        return self._holders.get((jobkey, attempt))
 
     def report_of(self, machine):
+        """Read the report of a machine: None when it is not there, or not what was written."""
         body = self._world.s3.objects.get(contract.report_key("test", machine.arn))
-        return None if body is None else json.loads(body)
+        return None if body in (None, RUBBISH) else json.loads(body)
 
     def records(self):
         return [
             LaunchRecord.model_validate_json(body)
             for key, body in self._world.s3.objects.items()
-            if key.endswith("/launch.json")
+            if key.endswith("/launch.json") and body != RUBBISH
         ]
+
+    def attempts(self):
+        """All attempts that were ever recorded, readable or not."""
+        found = set()
+        for key in self._world.s3.objects:
+            if key.endswith("/launch.json"):
+                _, _, jobkey, attempt, _ = key.split("/")
+                found.add((jobkey, int(attempt.removeprefix("a"))))
+        return found
 
     def check_quiescence(self):
         """Nothing lives, nothing is open, everything has an outcome."""
@@ -195,15 +268,15 @@ class Oracle:
         left = [key for key in self._world.s3.objects if key.startswith("test/queue/")]
         if left:
             self.complain(f"still in the queue: {left}")
-        known = {(record.jobkey, record.attempt) for record in self.records()}
-        for jobkey, attempt in sorted(known - set(self.outcomes)):
+        for jobkey, attempt in sorted(self.attempts() - set(self.outcomes)):
             self.complain(f"no outcome of {entry_name(jobkey, attempt)}")
         for attempt, count in self.executions.items():
             if count != 1:
                 self.complain(f"attempt {attempt[1]} was executed {count} times")
-        histories = [key for key in self._world.s3.objects if key.startswith("test/history/")]
-        if len(histories) != len(self.outcomes):
-            self.complain(f"{len(histories)} history records of {len(self.outcomes)} outcomes")
+        keys = [key for key in self._world.s3.objects if key.startswith("test/history/")]
+        finished = parse_history(key.rpartition("/")[2] for key in keys).finished
+        if len(finished) != len(self.outcomes):
+            self.complain(f"{len(finished)} history records of {len(self.outcomes)} outcomes")
 
 
 def _read_state(body):

@@ -15,6 +15,7 @@ from airflow_ephemeral_ec2.local.user_data_parts import read_user_data
 from tests.state_machine.simulated_s3 import s3_error
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
+OUT_OF_MEMORY = 137
 ALIVE = frozenset({"pending", "running", "shutting-down", "stopping"})
 
 
@@ -56,8 +57,10 @@ class SimulatedMachine:
         self.lock_body = b""
         self.hidden_until = 0.0
         self.is_evicted = self.is_hung = self.is_impaired = self.is_stuck = False
-        self.is_offline = self.is_told = self.has_console = False
+        self.is_offline = self.is_told = self.has_notice = self.has_console = False
         self.console, self.posted_at = "", None
+        self.is_lying = False
+        """The report that it sends and the console contradict each other."""
         self.exit_code = None
 
     # -- what EC2 knows ----------------------------------------------------------------------
@@ -87,6 +90,12 @@ class SimulatedMachine:
             self.state, self.reason = "shutting-down", reason
             self.step = Step.OFF
         self.is_told = self.is_told or is_told
+
+    def give_notice(self):
+        """EC2 will take this spot machine back; the agent ends the machine before that."""
+        if self.state == "running" and self.market == "spot" and not self.is_told:
+            self.world.reach("machine: spot notice")
+            self.is_told = self.has_notice = True
 
     def stop(self):
         if self.state in ("pending", "running"):
@@ -146,10 +155,31 @@ class SimulatedMachine:
             case Step.REPORT:
                 self._send_report(loses_answer)
             case Step.MARKER:
-                self.console, self.step = console_marker(self.report) + "\r\n", Step.POWER_OFF
+                self._mark_console()
             case Step.POWER_OFF:
                 self.end("Client.InstanceInitiatedShutdown", is_told=False)
                 self.step = Step.OFF
+
+    def _mark_console(self):
+        said = self.report
+        if self.is_lying:
+            said = said | {"exit_code": 66}
+        self.console, self.step = console_marker(said) + "\r\n", Step.POWER_OFF
+
+    def begin_to_lie(self):
+        """Somebody forges its report, and ends it before it can power itself off."""
+        if self.step is Step.WORK and self.state == "running" and not self.is_offline:
+            self.world.reach("machine: forged report")
+            self._finish_work(0)
+            self._send_report(loses_answer=False)
+            self.is_lying = True
+            self._mark_console()
+            self.end("Client.UserInitiatedShutdown")
+
+    def fail_to_start(self, reason):
+        """EC2 accepted the launch, and could not do it."""
+        if self.state == "pending" and self.step is Step.BOOT:
+            self.state, self.reason, self.step = "shutting-down", reason, Step.OFF
 
     def reboot(self):
         """User data does not run again: the boothook ends the second boot."""
@@ -159,7 +189,7 @@ class SimulatedMachine:
     def _interrupt(self):
         if self.step is Step.WORK:
             self.report |= {"exit_code": 143, "wall_seconds": 1.0}
-        self.report["interrupted"] = True
+        self.report |= {"interrupted": True, "interrupted_by": "spot" if self.has_notice else None}
         self.step = Step.REPORT
 
     def _take_lock(self, loses_answer):
@@ -182,7 +212,7 @@ class SimulatedMachine:
         won = self._put_once(key, encode(mine), loses_answer)
         if not won:
             # The answer to an earlier try may have been lost.
-            won = json.loads(self.world.s3.objects[key]) == mine
+            won = self.world.s3.objects[key] == encode(mine)
         if won:
             self.report["lock_at"] = mine["taken_at"]
             self.step = Step.PREPARE
@@ -197,6 +227,7 @@ class SimulatedMachine:
         code = 143 if is_late else exit_code
         self.exit_code = code
         self.report |= {"exit_code": code, "timed_out": is_late, "wall_seconds": 3.0}
+        self.report["oom"] = code == OUT_OF_MEMORY
         self.step = Step.REPORT
 
     def _send_report(self, loses_answer):

@@ -61,9 +61,13 @@ class SimulatedS3:
         self.objects.pop(Key, None)
         return self._answer()
 
-    def list_objects_v2(self, *, Bucket, Prefix):  # noqa: N803
+    def list_objects_v2(self, *, Bucket, Prefix, Delimiter=None):  # noqa: N803
         found = sorted(key for key in self.objects if key.startswith(Prefix))
-        return self._answer(Contents=[{"Key": key} for key in found])
+        if Delimiter is None:
+            return self._answer(Contents=[{"Key": key} for key in found])
+        names = sorted({key.removeprefix(Prefix).partition(Delimiter)[0] for key in found})
+        folders = [{"Prefix": f"{Prefix}{name}{Delimiter}"} for name in names]
+        return self._answer(CommonPrefixes=folders)
 
     def _answer(self, **fields):
         return {"ResponseMetadata": self._clock.metadata} | fields

@@ -5,7 +5,7 @@ import pytest
 from tests.state_machine.process import Fault
 from tests.state_machine.world import World
 
-MEMBER, CLAIMS = 0, 1
+MEMBER, CLAIMS, REPORTS = 0, 1, 2
 
 
 @pytest.fixture
@@ -103,3 +103,48 @@ def test_the_reaper_touches_no_other_environment_even_if_the_filter_does_nothing
     assert world.oracle.violations == []
     mine, foreign = world.ec2.machines.values()
     assert (mine.state, foreign.state) == ("shutting-down", "pending")
+
+
+def test_a_success_is_stale_once_what_it_read_has_been_written_again(world):
+    world.open(MEMBER)
+    world.settle()
+    world.open(REPORTS)
+    world.settle()
+    assert outcomes(world) == ["succeeded", "succeeded"]
+
+    world.epochs[MEMBER] += 1
+    world.open(MEMBER)
+    world.settle()
+
+    # The oracle looks for the mark when the newer input is recorded.
+    assert world.oracle.violations == []
+    assert [r.makes_stale for r in world.oracle.outcomes.values()][-1] == (
+        "acme/reports 2026-03-01",
+    )
+
+
+def test_a_success_that_another_controller_saw_undone_is_not_believed_any_more(world):
+    world.open(MEMBER)
+    world.settle()
+    world.open(REPORTS)
+    world.tick(0)
+    world.release(0)
+    world.epochs[MEMBER] += 1
+    world.open(MEMBER)
+    world.kill(MEMBER)
+    world.tick(1)
+    world.release(1)
+    assert outcomes(world) == ["succeeded", "killed"]
+
+    world.epochs[REPORTS] += 1
+    world.open(REPORTS)
+    for _ in range(4):
+        for machine in world.ec2.own:
+            machine.settle()
+        world.advance(65)
+        world.tick(0)
+
+    # The second try of reports waits for a success of member, and has no machine.
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["succeeded", "killed", "superseded"]
+    assert [machine.attempt[1] for machine in world.ec2.own] == [1, 1]

@@ -18,15 +18,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.state_machine.coverage import ALL, ALWAYS, MACHINE_FAULTS
+from tests.state_machine.coverage import ALL, ALWAYS, AT_START, MACHINE_FAULTS
+from tests.state_machine.oracle import SKIP
 from tests.state_machine.process import ENDING_FAULTS, FAULTS, LAUNCH_FAULTS, RARE, Fault
-from tests.state_machine.world import JOBS, REACHED, World
+from tests.state_machine.simulated_machine import OUT_OF_MEMORY
+from tests.state_machine.world import JOBS, REACHED, TAMPERABLE, World
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))
 MANY = 2_000
 """So many examples are enough to reach everything."""
-MIN_STEPS, MAX_STEPS = int(os.environ.get("STATE_MACHINE_MIN_STEPS", "30")), 50
-"""To read a counterexample, run again with no minimum."""
+MIN_STEPS, MAX_STEPS = 30, 50
+"""A counterexample is filled up to the minimum with steps that change nothing."""
 
 
 def make_fault(pair, at):
@@ -155,7 +157,7 @@ class Engine(RuleBasedStateMachine):
         index=INDEX,
         steps=st.sampled_from((1, 2, 4, 8)),
         is_deaf=st.booleans(),
-        exit_code=st.sampled_from((0, 0, 1, 75)),
+        exit_code=st.sampled_from((0, 0, 0, 1, 75, SKIP, OUT_OF_MEMORY)),
         loses_answer=st.booleans(),
     )
     def step_machine(self, index, steps, is_deaf, exit_code, loses_answer):
@@ -181,7 +183,27 @@ class Engine(RuleBasedStateMachine):
         if machine is not None:
             self.reach("machine fault")
             self.world.reach(f"machine fault: {kind}")
-            break_machine(machine, kind)
+            BREAK[kind](machine)
+
+    @rule(
+        task=TASKS,
+        index=TRIGGERERS,
+        steps=st.sampled_from((0, 1, 2, 4, 4, 5)),
+        kind=st.sampled_from(MACHINE_FAULTS),
+    )
+    def launch_and_break(self, task, index, steps, kind):
+        """A machine comes to harm at each step of its life."""
+        self.reach("launch, then a machine fault")
+        self.world.open(task)
+        self.world.advance(65)
+        self.world.tick(index)
+        alive = [m for m in self.world.ec2.own if m.is_alive]
+        if alive:
+            self.world.reach(f"machine fault: {kind}")
+            for _ in range(0 if kind in AT_START else steps):
+                alive[-1].settle()
+                alive[-1].act()
+            BREAK[kind](alive[-1])
 
     # -- AWS -------------------------------------------------------------------------------
 
@@ -201,6 +223,11 @@ class Engine(RuleBasedStateMachine):
     def change_aws(self, index, what):
         self.reach(what)
         self.world.change_aws(what, index)
+
+    @rule(kind=st.sampled_from(sorted(TAMPERABLE)), index=INDEX)
+    def tamper(self, kind, index):
+        self.reach("tampering")
+        self.world.tamper(kind, index)
 
     @rule(seconds=st.sampled_from((5, 45, 65, 130, 400, 1_000, 4_000, DAY)))
     def advance(self, seconds):
@@ -234,30 +261,45 @@ class Engine(RuleBasedStateMachine):
             self.world.close()
 
 
-def break_machine(machine, kind):  # noqa: C901 - a table of faults
-    match kind:
-        case "spot":
-            machine.end("Server.SpotInstanceTermination")
-        case "spot without notice":
-            machine.end("Server.SpotInstanceTermination", is_told=False)
-        case "host lost":
-            machine.lose_host()
-        case "hang":
-            machine.is_hung = True
-        case "impaired":
-            machine.is_hung = machine.is_impaired = True
-        case "network lost":
-            machine.is_offline = not machine.is_offline
-        case "reboot":
-            machine.reboot()
-        case "stopped":
-            machine.stop()
-        case "terminated by somebody":
-            machine.end("Client.UserInitiatedShutdown")
-        case "hidden":
-            machine.hidden_until = machine.world.clock.now + 90
-        case "stuck":
-            machine.is_stuck = True
+def hang(machine):
+    machine.is_hung = True
+
+
+def impair(machine):
+    machine.is_hung = machine.is_impaired = True
+
+
+def toggle_network(machine):
+    machine.is_offline = not machine.is_offline
+
+
+def hide(machine):
+    machine.hidden_until = machine.world.clock.now + 90
+
+
+def stick(machine):
+    machine.is_stuck = True
+
+
+BREAK = {
+    "spot": lambda machine: machine.end("Server.SpotInstanceTermination"),
+    "spot notice": lambda machine: machine.give_notice(),
+    "spot without notice": lambda machine: machine.end(
+        "Server.SpotInstanceTermination", is_told=False
+    ),
+    "host lost": lambda machine: machine.lose_host(),
+    "hang": hang,
+    "impaired": impair,
+    "network lost": toggle_network,
+    "reboot": lambda machine: machine.reboot(),
+    "stopped": lambda machine: machine.stop(),
+    "terminated by somebody": lambda machine: machine.end("Client.UserInitiatedShutdown"),
+    "hidden": hide,
+    "stuck": stick,
+    "forged report": lambda machine: machine.begin_to_lie(),
+    "EBS quota": lambda machine: machine.fail_to_start("Client.VolumeLimitExceeded"),
+    "key denied": lambda machine: machine.fail_to_start("Client.InternalError"),
+}
 
 
 @pytest.mark.timeout(1_800)
@@ -277,3 +319,6 @@ def test_nothing_runs_twice_is_lost_or_left_running_whatever_fails():
     )
     expected = ALL if EXAMPLES >= MANY else ALWAYS
     assert [what for what in expected if not REACHED[what]] == []
+    scopes = {str(where) for _, where in FAULTS}
+    reached = {what.split()[1] for what in REACHED if what.startswith("fault: ") and REACHED[what]}
+    assert scopes <= reached

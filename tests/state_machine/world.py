@@ -1,6 +1,7 @@
 """Everything outside our processes, and the processes: one simulated AWS, three tasks."""
 
 import logging
+import re
 import secrets
 from collections import Counter
 from hashlib import sha256
@@ -10,14 +11,15 @@ from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks import attempts
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, kill_attempt, open_attempt
 from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.parallel import one_by_one
 from airflow_ephemeral_ec2.hooks.reaper import Reaper
 from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.plan import TAG_ENVIRONMENT, TAG_JOBKEY
-from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, LockFile
+from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, Limits, LockFile
 from tests.conftest import SPEC
-from tests.state_machine.oracle import Oracle
+from tests.state_machine.oracle import RUBBISH, Oracle
 from tests.state_machine.process import Process, ProcessKilled
 from tests.state_machine.simulated_clock import SimulatedClock
 from tests.state_machine.simulated_ec2 import SimulatedEC2
@@ -29,9 +31,18 @@ SHORT = {"boot_timeout": "5m", "max_runtime": "15m"}
 JOBS = (
     SPEC | SHORT | {"job": "member", "priority": 900, "instance_types": ["m7i.large"]},
     SPEC | SHORT | {"job": "claims", "capacity_type": "spot-then-on-demand", "max_wait": "1h"},
-    SPEC | {"job": "reports", "boot_timeout": "5m", "max_runtime": "2h", "priority": 100},
+    SPEC
+    | {"job": "reports", "boot_timeout": "5m", "max_runtime": "2h", "priority": 100}
+    | {"depends_on": ["member"], "max_wait": "1h"},
 )
 LIMIT_VCPUS = 4
+TAMPERABLE = {
+    "launch record": re.compile(r"test/jobs/.*/launch\.json"),
+    "start lock": re.compile(r"test/jobs/.*/start-lock-.*\.json"),
+    "queue entry": re.compile(r"test/queue/[^.]*\.json"),
+    "kill request": re.compile(r"test/queue/.*\.kill\.json"),
+    "report": re.compile(r"test/machines/.*/report\.json"),
+}
 _LOGGER = logging.getLogger("airflow_ephemeral_ec2")
 SIZES = InstanceFacts(vcpus=2, memory_mib=8_192, architecture="x86_64")
 LOCK = LockFile(
@@ -45,7 +56,9 @@ class Triggerer(Process):
 
     def __init__(self, world, skew_seconds):
         super().__init__(world, skew_seconds)
-        self.controller = Controller(self.store, lambda _connection, _region: self.fleet)
+        self.controller = Controller(
+            self.store, lambda _connection, _region: self.fleet, in_parallel=one_by_one
+        )
 
 
 class World:
@@ -73,6 +86,8 @@ class World:
         self.reaper = self._start_reaper()
         self.epochs = [0] * len(JOBS)
         self.unfinished: set[int] = set()
+        self.tampered: list[str] = []
+        """Keys of what somebody has overwritten."""
         self._log = _FaultLog(self.oracle)
         _LOGGER.addHandler(self._log)
         _LOGGER.propagate = False
@@ -101,10 +116,11 @@ class World:
             lock=LOCK,
             table="payers.yaml",
             table_version="t1",
-            limit_vcpus=LIMIT_VCPUS,
+            limits=Limits(vcpus=LIMIT_VCPUS),
             identity=TaskIdentity("payer_acme", "manual__1", spec.job),
             epoch=f"e{self.epochs[task]}",
             business_date="2026-03-01",
+            dependents=("reports",) if spec.job == "member" else (),
             may_retry=True,
         )
 
@@ -161,7 +177,7 @@ class World:
         self._attend(triggerer, lambda: triggerer.run(lambda: follow(names), fault))
 
     def _awaited(self):
-        return [(r.jobkey, r.attempt) for r in self.oracle.records()]
+        return sorted(self.oracle.attempts())
 
     def release(self, index):
         triggerer = self.triggerers[index]
@@ -228,6 +244,19 @@ class World:
                 if dead:
                     self.reach("ec2: record vanished")
                     dead[index % len(dead)].is_evicted = True
+
+    def tamper(self, kind, index):
+        """Somebody overwrites an object of ours, as only an administrator of the bucket could."""
+        found = [
+            key
+            for key in sorted(self.s3.objects)
+            if TAMPERABLE[kind].fullmatch(key) and self.s3.objects[key] != RUBBISH
+        ]
+        if found:
+            self.reach(f"tampered: {kind}")
+            key = found[-1 - index % len(found)]
+            self.s3.objects[key] = RUBBISH
+            self.tampered.append(key)
 
     def launch_foreign(self):
         """Somebody else's machine, in the same account and with a tag like ours."""

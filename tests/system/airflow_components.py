@@ -1,6 +1,7 @@
 """A real Airflow in parts that can be killed and started again one by one; on PostgreSQL."""
 
 import json
+import os
 import secrets
 import subprocess
 import time
@@ -94,7 +95,8 @@ class AirflowComponents:
                 "AIRFLOW__AWS__SESSION_FACTORY": "crash_session.CrashSessionFactory",
                 "AIRFLOW__CORE__PLUGINS_FOLDER": str(INSIDE / "plugins"),
                 "CRASH_POINTS": str(self.crash_points),
-                "PYTHONPATH": str(INSIDE),
+                # This checkout, whatever the environment has installed.
+                "PYTHONPATH": os.pathsep.join((str(INSIDE), str(CHECKOUT))),
             }
         )
 

@@ -1,6 +1,7 @@
 """The oldest and the newest supported Airflow: how each is started, and driven as its users do."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -101,8 +102,8 @@ class AirflowThree(Airflow):
     def wait_until_ready(self):
         self.client = self.components.log_in()
 
-    def trigger(self, dag_id, run_id, date):
-        body = {"dag_run_id": run_id, "logical_date": f"{date}T00:00:00Z", "conf": {}}
+    def trigger(self, dag_id, run_id, date, **conf):
+        body = {"dag_run_id": run_id, "logical_date": f"{date}T00:00:00Z", "conf": conf}
         self.client.ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
 
     def clear(self, dag_id, run_id, task_id, date):
@@ -114,6 +115,16 @@ class AirflowThree(Airflow):
             "reset_dag_runs": True,
         }
         self.client.ask("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", body)
+
+    def mark(self, dag_id, run_id, task_id, state):
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.client.ask("PATCH", path, {"new_state": state})
+
+    def delete_running(self, dag_id, run_id):
+        """Airflow 3 refuses to delete what runs ("cannot be deleted in running state")."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        self.client.ask("PATCH", path, {"state": "failed"})
+        self.delete_run(dag_id, run_id)
 
     def delete_run(self, dag_id, run_id):
         self.client.ask("DELETE", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
@@ -143,16 +154,23 @@ class AirflowTwo(Airflow):
     def wait_until_ready(self):
         self._commands.wait_until_ready()
 
-    def trigger(self, dag_id, run_id, date):
+    def trigger(self, dag_id, run_id, date, **conf):
         self._commands.run(
-            argv=["dags", "trigger", dag_id, "--run-id", run_id, "--exec-date", date]
-        )
+            argv=["dags", "trigger", dag_id, "--run-id", run_id, "--exec-date", date,
+                  "--conf", json.dumps(conf)]
+        )  # fmt: skip
 
     def clear(self, dag_id, run_id, task_id, date):
         self._commands.run(
             argv=["tasks", "clear", dag_id, "--yes", "--task-regex", f"^{task_id}$",
                   "--start-date", date, "--end-date", date]
         )  # fmt: skip
+
+    def mark(self, dag_id, run_id, task_id, state):
+        self._commands.run(mark=[dag_id, run_id, task_id, state])
+
+    def delete_running(self, dag_id, run_id):
+        self.delete_run(dag_id, run_id)
 
     def delete_run(self, dag_id, run_id):
         self._commands.run(delete_run=[dag_id, run_id])

@@ -211,11 +211,21 @@ class Drill:
     def _kill_worker(self):
         """Kill a process that runs a task: the task alone, or with who supervises it."""
         with contextlib.suppress(ServiceError):  # nobody runs a task now
-            workers = wait_until(self._busy_workers, 5, "a busy worker")
+            workers = wait_until(self._workers_with_tasks, 10, "a worker whose task has begun")
             worker = self._chance.choice(workers)
             tasks = descendants(worker)
             for pid in [worker, *tasks] if self._chance.random() < 0.5 else tasks:
                 _end(pid)
+
+    def _workers_with_tasks(self):
+        """
+        Find workers whose task Airflow knows to run.
+
+        What a LocalExecutor's worker has taken and not begun stays queued for good when the worker
+        is killed: the executor cannot revoke it (``BaseExecutor.revoke_task``; Airflow 3.3).
+        """
+        workers = self._busy_workers()
+        return workers if "queued" not in self.airflow.states().values() else []
 
     def _busy_workers(self):
         found = []

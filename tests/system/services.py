@@ -112,8 +112,13 @@ class Service:
 
 
 def plain_environment(**more):
-    """Return the environment of a service: a few names of ours, and what is given."""
+    """
+    Return the environment of a service: a few names of ours, and what is given.
+
+    The package is that of this checkout, wherever the environment has it installed from.
+    """
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    kept["PYTHONPATH"] = str(CHECKOUT)
     return {**kept, "PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "no_proxy": "*", **more}
 
 

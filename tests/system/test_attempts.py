@@ -9,7 +9,7 @@ from tests.system.airflow_versions import VERSIONS
 from tests.system.attempt_cases import CASES
 from tests.system.attempt_world import play_all
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
+pytestmark = pytest.mark.timeout(900)
 NAMES = [version.name for version in VERSIONS]
 BOUNDED = [case for case in CASES if not case.is_nightly]
 

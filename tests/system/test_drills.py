@@ -14,7 +14,6 @@ from tests.system.drills import KINDS, find_doubles, find_lost, plan_round, rend
 KEY = "0123456789abcdef"
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_nothing_is_doubled_lost_or_left_when_parts_of_airflow_are_killed():
     number = int(os.environ.get("SEED", "1"))

@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_ephemeral_ec2.model.outcome import Outcome, Verdict
+from airflow_ephemeral_ec2.model.record import Times, conclude
+
 TABLE = """\
 version: 1
 aws: {region: us-east-1}
@@ -65,3 +68,17 @@ def make_context():
         return {"ti": ti, "dag_run": run, "params": params, "pushed": pushed}
 
     return make
+
+
+@pytest.fixture
+def end(store, make_record):
+    """Ask for a job and record how an attempt of it has ended."""
+
+    def end(job, outcome=Outcome.SUCCEEDED, /, *, date="2026-03-01", **changes):
+        made = make_record(job=job, **changes)
+        record = made.model_copy(update={"business_date": date})
+        store.write_date_index(record)
+        ending = conclude(record, Verdict(outcome, "as it came"), Times(requested=1.0))
+        return store.write_outcome(ending)
+
+    return end

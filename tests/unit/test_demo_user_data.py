@@ -3,8 +3,8 @@
 import base64
 from pathlib import Path
 
-from airflow_ephemeral_ec2.cli.preview import preview_launch
 from airflow_ephemeral_ec2.config_table import load_table
+from airflow_ephemeral_ec2.hooks.preview import preview_launch
 from airflow_ephemeral_ec2.model.spec import LockFile
 
 TABLE = Path(__file__).parents[2] / "dags" / "payers.yaml"

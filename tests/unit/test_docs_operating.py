@@ -53,7 +53,7 @@ def test_the_days_are_those_that_a_pass_checks():
             )
             is_shown = given >= int(days[1]) if days else text == "may go at any time"
             assert is_allowed == is_shown, (name, given)
-    assert len(kept) == 9
+    assert len(kept) == 10
 
 
 def test_the_example_of_alerts_is_python_and_its_names_exist():

@@ -38,6 +38,8 @@ class CrashSessionFactory(BaseSessionFactory):
 
     def create_session(self, *args, **kwargs):
         session = super().create_session(*args, **kwargs)
+        if not hasattr(session, "_session"):  # aiobotocore's: of Airflow's own triggers
+            return session
         session._session.register_component("data_loader", LOADER)
         session.events.register("before-call.*.*", _before)
         session.events.register("after-call.*.*", _after)

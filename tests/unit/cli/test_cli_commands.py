@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from airflow_ephemeral_ec2.cli.preview import AGENT_ROOM
 from airflow_ephemeral_ec2.hooks.agent_bundle import agent_source
+from airflow_ephemeral_ec2.hooks.preview import AGENT_ROOM
 from airflow_ephemeral_ec2.model.user_data import render_user_data
 
 

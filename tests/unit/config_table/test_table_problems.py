@@ -147,6 +147,33 @@ ONE_ERROR = {
     "cron fields": ('"0 2 * * *"', '"0 2 * *"', 16, "acme.schedule", "4 fields; write five fields"),
     "cron range": ('"0 2 * * *"', '"0 25 * * *"', 16, "acme.schedule", "not a cron expression"),
     "cron preset": ('"0 2 * * *"', '"@dayly"', 16, "acme.schedule", 'did you mean "@daily"?'),
+    "files of another form": (
+        'schedule: "0 2 * * *"', "files: 's3://landing/*/x.csv', files_queue: 'https://sqs.us-east-1.amazonaws.com/123456789012/acme'",
+        16, "acme.files", '"s3://landing/*/x.csv": write s3://bucket/folder/ or',
+    ),
+    "FIFO queue": (
+        'schedule: "0 2 * * *"', "files: 's3://landing/acme/', files_queue: 'https://sqs.us-east-1.amazonaws.com/123456789012/acme.fifo'",
+        16, "acme.files_queue", "write the URL of a standard queue",
+    ),
+    "files without a queue": (
+        'schedule: "0 2 * * *"', "files: 's3://landing/acme/'", 16, "acme.files", "without files_queue; write both",
+    ),
+    "queue without files": (
+        'schedule: "0 2 * * *"', "files_queue: 'https://sqs.us-east-1.amazonaws.com/123456789012/acme'",
+        16, "acme.files_queue", "without files; write both",
+    ),
+    "files and a schedule": (
+        'schedule: "0 2 * * *"', "schedule: '@daily', files: 's3://landing/acme/', files_queue: 'https://sqs.us-east-1.amazonaws.com/123456789012/acme'",
+        16, "acme.files", "also a schedule",
+    ),
+    "queue in another region": (
+        'schedule: "0 2 * * *"', "files: 's3://landing/acme/', files_queue: 'https://sqs.eu-west-1.amazonaws.com/123456789012/acme'",
+        16, "acme.files_queue", "in eu-west-1, but region is us-east-1",
+    ),
+    "files of a job": (
+        "{priority: 900", "{files: 's3://landing/acme/', priority: 900",
+        12, "jobs.member.files", "write it at the payer",
+    ),
     "no code folder": ("code: jobs/", "code: job/", 5, "defaults.code", 'no such folder beside payers.yaml; did you mean "jobs/"?'),
     "absolute code": ("code: jobs/", "code: /jobs", 5, "defaults.code", "a folder relative to the table"),
     "code is a file": ("code: jobs/", "code: payers.yaml", 5, "defaults.code", "a file; write the folder"),
@@ -304,3 +331,10 @@ def test_aliases_cannot_make_a_table_without_end(right_text):
 def test_text_that_is_not_unicode_is_refused():
     with pytest.raises(TableError, match="not UTF-8"):
         load_table_text("version: 1\na: \ud800", "payers.yaml")
+
+
+def test_two_payers_may_not_share_a_queue(complain):
+    setting = "files: 's3://landing/x/', files_queue: 'https://sqs.us-east-1.amazonaws.com/123456789012/x'"
+    text = complain(('schedule: "0 2 * * *"', setting), ("  pea:  {", f"  pea:  {{{setting}, "))
+
+    assert "payers.yaml:17  pea.files_queue     also the queue of acme" in text

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.config_table import check_table_text, explain_secret, load_table_text
+from airflow_ephemeral_ec2.config_table.cells import PAYER_SETTINGS
 from airflow_ephemeral_ec2.exceptions import TableError
 from airflow_ephemeral_ec2.model.spec import CapacityType, JobSpec
 
@@ -63,7 +64,7 @@ def tables(draw) -> list[JobSpec]:
 def write_table(rows: list[JobSpec]) -> str:
     jobs = {}
     for spec in rows:
-        settings = spec.model_dump(mode="json", exclude={"payer", "job", "schedule"})
+        settings = spec.model_dump(mode="json", exclude={"payer", "job", *PAYER_SETTINGS})
         jobs[spec.job] = settings
     payers = {"acme": {"schedule": "@daily", "jobs": jobs}}
     return yaml.safe_dump({"version": 1, "payers": payers}, sort_keys=False)

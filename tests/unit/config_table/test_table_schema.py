@@ -13,6 +13,7 @@ from airflow_ephemeral_ec2.config_table.schema import (
     json_schema,
     main,
 )
+from airflow_ephemeral_ec2.model.spec import Limits
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +43,10 @@ def test_a_stale_page_is_noticed_and_renewed(tmp_path):
 def test_every_setting_is_explained():
     rows = [line.split("|") for line in docs_table().splitlines() if line.startswith("| `")]
 
-    assert {row[1].strip(" `") for row in rows} == {*SETTINGS, "limits.vcpus"}
+    assert {row[1].strip(" `") for row in rows} == {
+        *SETTINGS,
+        *(f"limits.{name}" for name in Limits.model_fields),
+    }
     assert all(cell.strip() for row in rows for cell in row[1:-1])
 
 

@@ -3,7 +3,9 @@
 import pytest
 
 from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.parallel import one_by_one
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.spec import Limits
 from tests.unit.hooks.scripted import ScriptedFleet, Turnable
 
 
@@ -20,14 +22,16 @@ def clock(store):
 
 @pytest.fixture
 def controller(store, fleet, clock):
-    return Controller(store, lambda _connection, _region: fleet)
+    return Controller(store, lambda _connection, _region: fleet, in_parallel=one_by_one)
 
 
 @pytest.fixture
 def submit(store, make_record):
     def submit(jobkey="a" * 40, limit=96, **changes):
-        record = store.write_launch(make_record(jobkey=jobkey, **changes))
-        store.write_entry(plan_entry(record, limit))
+        made = make_record(jobkey=jobkey, **changes)
+        limited = made.model_copy(update={"limits": Limits(vcpus=limit)})
+        record = store.write_launch(limited)
+        store.write_entry(plan_entry(record))
         return record
 
     return submit

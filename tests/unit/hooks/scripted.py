@@ -53,7 +53,7 @@ class ScriptedFleet:
             arn=f"arn:aws:ec2:us-east-1:1:instance/{instance_id}",
         )
 
-    def observe(self, instance_ids, *, all_states):
+    def observe(self, instance_ids, *, all_states, launched_at=()):
         found = [self.machines[i] for i in instance_ids if i in self.machines]
         return [o for o in found if all_states or o.state not in ("pending", "running")]
 
@@ -66,6 +66,9 @@ class ScriptedFleet:
         if self.is_blind:
             raise AwsUnavailableError("ec2:DescribeInstances", "blind")
         return [(name, self.machines[one]) for one, name in self.shown.items()]
+
+    def find_account(self):
+        return "123456789012"
 
     def find_by_token(self, token):
         return self.machines.get(self.tokens.get(token, ""))
@@ -104,7 +107,7 @@ class Turnable:
 
 
 def name_of(record):
-    return plan_entry(record, None).name
+    return plan_entry(record).name
 
 
 def report(store, record, instance_id, exit_code=0, **fields):

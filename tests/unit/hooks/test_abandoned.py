@@ -16,7 +16,7 @@ def submit(store, make_record):
         jobkey = name_jobkey(store.read_secret(), store.environment, identity)
         record = make_record(jobkey=jobkey).model_copy(update={"is_awaited": is_awaited})
         record = store.write_launch(record)
-        store.write_entry(plan_entry(record, None))
+        store.write_entry(plan_entry(record))
         return f"{jobkey}-a1"
 
     return submit

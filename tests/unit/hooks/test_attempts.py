@@ -5,7 +5,7 @@ import pytest
 from airflow_ephemeral_ec2.exceptions import CodeMissingError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
-from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, LockFile
+from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, Limits, LockFile
 
 SSM = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 IMAGE = ImageFacts(architecture="x86_64", root_device="/dev/xvda")
@@ -17,6 +17,9 @@ class ScriptedFleet:
 
     def __init__(self):
         self.asked = []
+
+    def find_account(self):
+        return "123456789012"
 
     def resolve_image(self, ami):
         self.asked.append(ami)
@@ -44,7 +47,7 @@ def make_order(make_spec):
             lock=lock or LockFile(images={SSM: IMAGE}),
             table="payers.yaml",
             table_version="t",
-            limit_vcpus=96,
+            limits=Limits(vcpus=96),
             identity=TaskIdentity("d", "r", "t"),
             epoch=epoch,
             business_date="2026-03-01",

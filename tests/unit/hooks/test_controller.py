@@ -11,9 +11,9 @@ from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
-from airflow_ephemeral_ec2.model.admission import Stage
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.queue import Stage
 from tests.unit.hooks.scripted import (
     lock_for,
     marker_of,
@@ -512,7 +512,7 @@ def test_an_entry_that_is_written_again_after_its_end_is_not_launched_again(
     record = submit()
     fleet.refusals = [refusal("InvalidAMIID.NotFound")]
     controller.tick()
-    store.write_entry(plan_entry(record, 96))
+    store.write_entry(plan_entry(record))
 
     controller.tick()
 
@@ -582,15 +582,43 @@ def test_O11_O15_a_machine_is_gone_only_when_old_and_missed_again_and_again(
     record = submit(max_runtime="5h")
     controller.tick()
     take_lock(store, record, "i-0")
-    fleet.machines.clear()
+    known = dict(fleet.machines)
+    shown_in = [False, False, True, False, False]
     clock.at += 3_700
 
-    assert outcome_of(controller, record) is None
-    for _ in range(2):
+    for is_shown in shown_in:
+        fleet.machines = known if is_shown else {}
         clock.at += 61
-        controller.tick()
+        assert outcome_of(controller, record) is None
 
+    clock.at += 61
     assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+
+
+@pytest.mark.parametrize("kind", ["repeated", "missing", "expired token"])
+def test_O15_a_listing_with_a_bad_page_loses_no_machine(
+    controller, fleet, store, submit, clock, kind
+):
+    """DescribeInstances repeats a page, leaves one out, or says that its token has expired."""
+    record = submit(max_runtime="5h")
+    controller.tick()
+    take_lock(store, record, "i-0")
+    clock.at += 3_700
+    observe = fleet.observe
+
+    def broken(*args, **how):
+        found = observe(*args, **how)
+        if kind == "expired token":
+            raise AwsUnavailableError("ec2:DescribeInstances", "InvalidNextToken")
+        return found * 2 if kind == "repeated" else []
+
+    for number in range(6):
+        # Every third sweep is sound; what fails as a whole counts as nothing seen at all.
+        is_sound = number % 3 == 2 and kind == "missing"
+        fleet.observe = observe if is_sound else broken
+        clock.at += 61
+        assert outcome_of(controller, record) is None
+    assert fleet.terminated == []
 
 
 def test_without_a_report_the_console_speaks_and_is_kept_beside_the_log(

@@ -7,10 +7,10 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError, BucketError
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
-from airflow_ephemeral_ec2.model.admission import QueueState
 from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.queue import QueueState
 from airflow_ephemeral_ec2.model.record import Times, conclude
 
 
@@ -165,7 +165,7 @@ def test_a_write_that_s3_cannot_take_now_says_so(store, s3):
 
 
 def test_kills_are_seen_beside_the_entries(store, make_record):
-    entry = plan_entry(make_record(), 96)
+    entry = plan_entry(make_record())
     store.write_entry(entry)
     store.write_kill(entry.name, Kill("cancelled", "me"))
 

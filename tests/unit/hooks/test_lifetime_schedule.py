@@ -5,8 +5,13 @@ import json
 import pytest
 
 from airflow_ephemeral_ec2.hooks.controller import Controller
-from airflow_ephemeral_ec2.hooks.lifetime_schedule import LifetimeSchedule
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import (
+    LifetimeSchedule,
+    NoBackstop,
+    find_backstop,
+)
 from airflow_ephemeral_ec2.model.lifetimes import reapable_age, scheduled_end
+from airflow_ephemeral_ec2.settings import Settings
 from tests.unit.hooks.scripted import name_of, outcome_of, refusal, report
 
 ROLE = "arn:aws:iam::123456789012:role/ephemeral-ec2-scheduler"
@@ -113,3 +118,25 @@ def test_without_a_role_nothing_is_armed(store, fleet, clock, submit):
     Controller(store, lambda *_: fleet).tick()
 
     assert len(fleet.requests) == 1
+
+
+@pytest.mark.parametrize("role", ["", ROLE])
+def test_the_setting_alone_decides_whether_schedules_are_made(role):
+    settings = Settings(
+        environment="demo",
+        bucket="records",
+        region="us-east-1",
+        aws_conn_id="aws_default",
+        poll_seconds=4.0,
+        scheduler_role_arn=role,
+        scheduler_group="ttl",
+    )
+
+    backstop = find_backstop(settings)
+
+    assert isinstance(backstop, LifetimeSchedule if role else NoBackstop)
+    if role:
+        clients = Schedules()
+        assert backstop.arm(clients, "token", "i-0", 1_000.0) is None
+        [request] = clients.made
+        assert (request["GroupName"], request["Target"]["RoleArn"]) == ("ttl", ROLE)

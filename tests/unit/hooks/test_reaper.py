@@ -8,9 +8,9 @@ from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.reaper import TAGS_SETTLE_SECONDS, Reaper, describe_pass
 from airflow_ephemeral_ec2.hooks.reaper_store import ReaperStore
-from airflow_ephemeral_ec2.model.admission import EntryState, QueueState, Stage
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.queue import EntryState, QueueState, Stage
 from airflow_ephemeral_ec2.model.reap import PATIENCE_SECONDS, SeenMachine, Suspicion
 
 KEY = "a" * 40
@@ -73,7 +73,7 @@ def ask(store, make_record):
     def ask(jobkey=KEY, *, is_open=True, **changes):
         record = store.write_launch(make_record(jobkey=jobkey, **changes))
         if is_open:
-            store.write_entry(plan_entry(record, None))
+            store.write_entry(plan_entry(record))
         return record
 
     return ask

@@ -1,47 +1,40 @@
-"""Strict by priority, then date, then arrival, within the limit."""
+"""Who may launch now, by example; the laws are in test_admission_laws.py."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_ephemeral_ec2.model.admission import (
+from airflow_ephemeral_ec2.model.admission import Because, admit
+from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
+from airflow_ephemeral_ec2.model.queue import (
     UNAVAILABLE_SECONDS,
-    EntryState,
-    QueueEntry,
     QueueState,
     Stage,
-    admit,
     find_refusal,
     forget_refusal,
-    merge_arrivals,
     remember_refusal,
 )
+from airflow_ephemeral_ec2.model.queue_forming import form_queue
+from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
+from airflow_ephemeral_ec2.model.spec import Limits
+from tests.unit.model.queue_entries import make_entry
+
+NOW = 10_000.0
 
 
-def entry(name: str, priority: int = 500, vcpus: int = 2, **changes) -> QueueEntry:
-    fields = {
-        "jobkey": name,
-        "attempt": 1,
-        "nonce": "n",
-        "payer": "acme",
-        "job": name,
-        "business_date": "2026-03-01",
-        "priority": priority,
-        "vcpus": vcpus,
-        "capacity_type": "on-demand",
-        "depends_on": (),
-        "max_runtime": 60,
-        "max_wait": None,
-        "requested_at": 1.0,
-        "supersedes": None,
-        "limit_vcpus": 8,
-        "table_version": "t",
-        "title": name,
-    }
-    return QueueEntry.model_validate(fields | changes)
+def entry(name, priority=500, vcpus=2, **changes):
+    limits = {"limits": Limits(vcpus=8)}
+    return make_entry(name, name, priority=priority, vcpus=vcpus, **(limits | changes))
 
 
-def decide(entries, state=None, blocked=None):
-    return admit(entries, merge_arrivals(state or QueueState(), entries), blocked=blocked or {})
+def decide(entries, *, out=None, orders=(), obstacles=None, now=NOW):
+    """:param out: entry name -> what the state says of one that is admitted."""
+    state = merge_arrivals(QueueState(), entries)
+    known = dict(state.entries)
+    for name, changes in (out or {}).items():
+        launched = {"stage": Stage.LAUNCHED, "launched_at": now} | changes
+        known[name] = known[name].model_copy(update=launched)
+    state = state.model_copy(update={"entries": known})
+    return admit(*form_queue(entries, state, orders, obstacles or {}), now)
 
 
 def test_the_more_important_job_comes_first():
@@ -65,77 +58,131 @@ def test_whoever_came_first_comes_first_when_all_else_is_equal():
     assert decision.admitted == ("c-a1",)
 
 
-def test_a_small_job_does_not_pass_a_big_one_that_does_not_fit():
+def test_a_small_job_does_not_pass_a_big_one_that_it_would_delay():
     running = entry("running", 900, 4)
-    state = QueueState(
-        entries={"running-a1": EntryState(sequence=1, stage=Stage.LAUNCHED, vcpus=4)},
-        next_sequence=2,
-        limit_vcpus=8,
-    )
 
-    decision = decide([running, entry("big", 800, 6), entry("small", 100, 2)], state)
+    decision = decide(
+        [running, entry("big", 800, 6), entry("small", 100, 2)], out={"running-a1": {"vcpus": 4}}
+    )
 
     assert decision.admitted == ()
     assert decision.waiting["small-a1"].reason == (
         "2 vCPU wanted, 4 of 8 free; behind acme/big (priority 800)"
     )
+    assert decision.waiting["small-a1"].behind == "big-a1"
+
+
+def test_a_small_job_passes_a_big_one_when_it_is_gone_in_time():
+    running = entry("running", 900, 4, max_runtime=7_200)
+
+    decision = decide(
+        [running, entry("big", 800, 6), entry("small", 100, 2)], out={"running-a1": {"vcpus": 4}}
+    )
+
+    assert decision.admitted == ("small-a1",)
+    assert decision.waiting["big-a1"].reserved_at == NOW + running.max_lifetime
+
+
+def test_a_gap_is_not_filled_past_a_more_important_one_that_could_fill_it():
+    running = entry("running", 900, 4, max_runtime=7_200)
+    jobs = [running, entry("big", 800, 8), entry("mid", 700, 5), entry("small", 100, 2)]
+
+    decision = decide(jobs, out={"running-a1": {"vcpus": 4}})
+
+    assert decision.admitted == ()
+
+
+def test_nobody_fills_the_gap_before_a_machine_that_is_shutting_down():
+    """What it still might have run is no time for others: the first may have its room soon."""
+    running = entry("running", 900, 4, max_runtime=7_200)
+    jobs = [running, entry("big", 800, 6), entry("small", 100, 2)]
+
+    decision = decide(jobs, out={"running-a1": {"vcpus": 4, "is_ending": True}})
+
+    assert decision.admitted == ()
+    assert decision.taken["us-east-1/1234"]["vCPU"] == 4
 
 
 def test_an_entry_that_waits_for_itself_holds_back_nobody():
-    decision = decide([entry("a", 900, 8), entry("b", 100, 8)], blocked={"a-a1": "attempt 1 lives"})
+    jobs = [entry("a", 900, 8), entry("b", 100, 8)]
+
+    decision = decide(jobs, obstacles={"a-a1": "attempt 1 lives"})
 
     assert decision.admitted == ("b-a1",)
     assert decision.waiting["a-a1"].reason == "attempt 1 lives"
 
 
-def test_an_entry_larger_than_the_limit_says_so():
-    decision = decide([entry("huge", vcpus=64)])
+def test_an_entry_larger_than_the_limit_says_so_and_holds_back_nobody():
+    decision = decide([entry("huge", 900, vcpus=64), entry("small", 100)])
 
     assert "can never fit: raise limits.vcpus" in decision.waiting["huge-a1"].reason
+    assert decision.waiting["huge-a1"].because is Because.NEVER
+    assert decision.admitted == ("small-a1",)
 
 
 def test_without_a_limit_everybody_is_admitted():
-    assert len(decide([entry(n, vcpus=64, limit_vcpus=None) for n in "abc"]).admitted) == 3
+    assert len(decide([entry(n, vcpus=64, limits=Limits()) for n in "abc"]).admitted) == 3
 
 
-def test_the_limit_of_the_latest_arrival_is_in_force():
-    state = merge_arrivals(QueueState(), [entry("a", limit_vcpus=8)])
-
-    state = merge_arrivals(state, [entry("a", limit_vcpus=8), entry("b", limit_vcpus=96)])
-
-    assert state.limit_vcpus == 96
-
-
-def test_arrival_order_survives_and_the_gone_are_forgotten():
-    first = merge_arrivals(QueueState(), [entry("a"), entry("b", requested_at=2)])
-
-    second = merge_arrivals(first, [entry("b", requested_at=2), entry("c", requested_at=0)])
-
-    assert {name: s.sequence for name, s in second.entries.items()} == {"b-a1": 2, "c-a1": 3}
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=12
-    ),
-    st.integers(1, 12),
-)
-def test_nobody_is_ever_passed_and_the_limit_holds(jobs, limit):
-    entries = [
-        entry(f"j{i}", priority, vcpus, business_date=f"2026-03-0{day}", limit_vcpus=limit)
-        for i, (priority, vcpus, day) in enumerate(jobs)
+def test_own_limits_hold_back_those_that_share_them_only():
+    limits = {"limits": Limits(vcpus=96, payers={"acme": 2}, spot=4)}
+    jobs = [
+        entry("first", 900, 2, **limits),
+        entry("same-payer", 800, 2, **limits),
+        entry("same-payer-too", 700, 1, **limits),
+        entry("other", 100, 2, payer="pea", **limits),
+        entry("spot", 90, 4, payer="pea", capacity_type="spot", **limits),
+        entry("spot-too", 80, 1, payer="pea", capacity_type="spot-then-on-demand", **limits),
     ]
 
-    decision = decide(entries)
+    decision = decide(jobs)
 
-    by_name = {e.name: e for e in entries}
-    admitted = [by_name[name] for name in decision.admitted]
-    waiting = [by_name[name] for name in decision.waiting]
-    assert sum(e.vcpus for e in admitted) <= limit
-    assert len(admitted) + len(waiting) == len(entries)
-    for held in waiting:
-        for passed in admitted:
-            assert (-passed.priority, passed.business_date) <= (-held.priority, held.business_date)
+    assert decision.admitted == ("first-a1", "other-a1", "spot-a1")
+    assert decision.waiting["same-payer-too-a1"].behind == "same-payer-a1"
+    assert decision.waiting["spot-too-a1"].resource == "spot vCPU"
+
+
+def test_a_machine_counts_as_what_it_turned_out_to_be():
+    limits = {"limits": Limits(spot=4, on_demand=4), "capacity_type": "spot-then-on-demand"}
+    running = entry("running", vcpus=4, **limits)
+    waits = entry("waits", vcpus=4, **(limits | {"capacity_type": "spot"}))
+
+    decision = decide([running, waits], out={"running-a1": {"vcpus": 4, "market": "on-demand"}})
+
+    assert decision.admitted == ("waits-a1",)
+
+
+def test_what_was_admitted_before_its_account_was_known_counts_in_its_pool():
+    """Else the limit would be given twice as soon as the account is known."""
+    running = entry("running", vcpus=8, account="")
+    waits = entry("waits", vcpus=8, account="1234", requested_at=2.0)
+    out = {"running-a1": {"vcpus": 8, "pool": "us-east-1/aws_default"}}
+
+    decision = decide([running, waits], out=out)
+
+    assert decision.admitted == ()
+    assert decision.taken["us-east-1/1234"]["vCPU"] == 8
+
+
+def test_a_machine_whose_entry_cannot_be_read_counts():
+    waits = entry("waits", vcpus=8)
+    state = merge_arrivals(QueueState(), [waits, entry("broken", vcpus=8)])
+    out = {"stage": Stage.LAUNCHED, "vcpus": 8, "pool": "us-east-1/aws_default"}
+    broken = state.entries["broken-a1"].model_copy(update=out)
+    state = state.model_copy(update={"entries": state.entries | {"broken-a1": broken}})
+
+    decision = admit(*form_queue([waits], state, (), {}), NOW)
+
+    assert decision.admitted == ()
+
+
+def test_a_hold_stands_before_everything_that_the_entry_waits_for():
+    target = OrderTarget(payer="acme", job="a")
+    hold = QueueOrder(action=OrderAction.HOLD, target=target, by="ops", reason="bad file", at=0.0)
+
+    decision = decide([entry("a")], orders=[hold], obstacles={"a-a1": "waits for b"})
+
+    assert decision.waiting["a-a1"].reason == 'held by ops "bad file", 01-01 00:00Z'
 
 
 @given(
@@ -150,24 +197,26 @@ def test_a_refusal_counts_from_when_it_was_heard_until_its_time_or_a_launch(even
     """Compared with the plainest model there is: offering -> until when."""
     state, now, until = QueueState(), 1_000.0, {}
     for event, offering, seconds in events:
+        known = state.unavailable
         if event == "r":
-            state = remember_refusal(state, offering, "Code", now)
+            known = remember_refusal(known, offering, "Code", now)
             until[offering] = now + UNAVAILABLE_SECONDS
         elif event == "f":
-            state = forget_refusal(state, offering)
+            known = forget_refusal(known, offering)
             until.pop(offering, None)
         else:
             now += seconds
         # Whatever a controller knows, the next one reads from the bucket.
+        state = QueueState(unavailable=known)
         state = QueueState.model_validate_json(state.model_dump_json(exclude_defaults=True))
-        known = {o for o in "opq" if find_refusal(state, o, now) is not None}
-        assert known == {o for o, end in until.items() if now < end}
+        found = {o for o in "opq" if find_refusal(state.unavailable, o, now) is not None}
+        assert found == {o for o, end in until.items() if now < end}
 
 
 @given(st.lists(st.tuples(st.sampled_from("opq"), st.floats(0, 400)), max_size=30))
 def test_refusals_that_are_over_do_not_pile_up(refusals):
-    state, now = QueueState(), 0.0
+    known, now = {}, 0.0
     for offering, pause in refusals:
         now += pause
-        state = remember_refusal(state, offering, "Code", now)
-        assert all(found.until > now for found in state.unavailable.values())
+        known = remember_refusal(known, offering, "Code", now)
+        assert all(found.until > now for found in known.values())

@@ -117,6 +117,30 @@ def test_an_interrupted_job_is_judged_by_who_interrupted_it(make_spec, reason, k
     assert verdict.outcome == outcome
 
 
+@pytest.mark.parametrize("phase", ["job", "pre_command", "code", "lock"])
+@pytest.mark.parametrize(
+    ("by", "reason", "kill", "outcome", "budget"),
+    [
+        ("spot", "Client.InstanceInitiatedShutdown", None, "spot_interrupted", "infra"),
+        ("spot", "", None, "spot_interrupted", "infra"),
+        ("spot", "Client.UserInitiatedShutdown", Kill("cancelled"), "killed", "none"),
+        (None, "Client.InstanceInitiatedShutdown", None, "infra_failed", "infra"),
+        (None, "Client.UserInitiatedShutdown", Kill("superseded"), "superseded", "none"),
+        ("somebody", "Client.InstanceInitiatedShutdown", None, "infra_failed", "infra"),
+    ],
+)
+def test_R15_an_interruption_has_its_cause_in_every_phase(
+    make_spec, phase, by, reason, kill, outcome, budget
+):
+    """The machine powers itself off after a spot notice: EC2's own reason tells nothing."""
+    code = 143 if phase in ("job", "pre_command") else None
+    words = report(phase=phase, exit_code=code, interrupted=True, interrupted_by=by)
+
+    verdict = judge(make_spec(), dead(reason), words, MINE, kill)
+
+    assert (verdict.outcome, verdict.budget) == (outcome, budget)
+
+
 def test_a_job_that_was_told_to_stop_and_exits_0_has_not_succeeded(make_spec):
     saved = report(exit_code=0, interrupted=True)
 

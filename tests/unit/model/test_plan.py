@@ -100,4 +100,4 @@ def test_L24_too_much_user_data_is_refused_before_any_call(make_record):
 def test_the_queue_entry_reserves_the_largest_placement(make_record):
     record = make_record(instance_types=["m7i.large", "c7i.16xlarge"])
 
-    assert plan_entry(record, 96).vcpus == 64
+    assert plan_entry(record).vcpus == 64

@@ -82,7 +82,7 @@ def test_a_rule_that_deletes_too_early_is_named(given, named):
 def test_a_rule_for_everything_is_a_problem_for_each_part():
     problems = find_retention_problems([rule("", 10)], "prod")
 
-    assert len(problems) == 8
+    assert len(problems) == 9
 
 
 def test_the_recommended_rules_are_fine():

@@ -9,6 +9,7 @@ from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.model.task_context import (
     find_business_date,
     find_epoch,
+    is_backfill,
     resolve_table,
 )
 
@@ -72,3 +73,40 @@ def test_a_relative_table_lies_beside_the_dags_file():
     assert resolve_table("payers.yaml", {"dag": dag}) == "/opt/dags/payers/payers.yaml"
     assert resolve_table("/etc/payers.yaml", {"dag": dag}) == "/etc/payers.yaml"
     assert resolve_table("s3://b/payers.yaml", {"dag": dag}) == "s3://b/payers.yaml"
+
+
+@pytest.mark.parametrize(
+    ("run_type", "run_id", "expected"),
+    [
+        ("backfill", "backfill__2026-03-01T02:00:00+00:00", True),
+        (SimpleNamespace(value="backfill"), "backfill__2026-03-01T02:00:00+00:00", True),
+        # What a backfill of Airflow 3 reprocesses keeps its id.
+        (SimpleNamespace(value="backfill"), "scheduled__2026-03-01T02:00:00+00:00", True),
+        ("scheduled", "scheduled__2026-03-01T02:00:00+00:00", False),
+        (SimpleNamespace(value="manual"), "manual__1", False),
+        (None, "backfill__2026-03-01", True),
+        (None, "manual__1", False),
+    ],
+)
+def test_a_backfill_is_known_by_its_type_or_its_id(run_type, run_id, expected):
+    run = SimpleNamespace(run_type=run_type, run_id=run_id)
+
+    assert is_backfill({"dag_run": run, "ti": SimpleNamespace(run_id=run_id)}) is expected
+
+
+@pytest.mark.parametrize("key", ["triggering_asset_events", "triggering_dataset_events"])
+def test_a_run_that_an_asset_started_is_for_the_date_of_its_update(key):
+    dated = SimpleNamespace(extra={"business_date": "2026-01-31", "payer": "acme"})
+    plain = SimpleNamespace(extra={})
+    started = context(logical_date=LATE) | {key: {"a": [plain, dated], "b": [dated]}}
+
+    assert find_business_date(None, started) == "2026-01-31"
+    assert find_business_date("2026-01-01", started) == "2026-01-01"
+    assert find_business_date(None, started | {key: {"a": [plain]}}) == "2026-03-01"
+
+
+def test_updates_for_several_dates_are_not_one_run():
+    events = [SimpleNamespace(extra={"business_date": f"2026-01-0{day}"}) for day in (2, 1)]
+
+    with pytest.raises(ConfigurationError, match="for 2026-01-01, 2026-01-02; trigger one run"):
+        find_business_date(None, context() | {"triggering_asset_events": {"a": events}})

@@ -79,6 +79,7 @@ def test_a_failure_is_told_with_the_fields_of_the_attempt():
         "outcome": "job_failed",
         "reason": "exit 65 (data error)",
         "link": "https://airflow/log",
+        "job_link": "https://airflow/log",
     }
 
 

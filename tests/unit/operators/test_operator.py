@@ -1,7 +1,9 @@
 """What the operator asks of AWS, what it hands to the triggerer, and how it ends."""
 
 import threading
+import time
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import (
@@ -450,6 +452,51 @@ def test_an_execution_timeout_ends_the_attempt_without_asking(
         raise AirflowTaskTimeout
 
     assert store.read_kill(f"{trigger.jobkey}-a1").reason == "cancelled"
+
+
+@pytest.mark.parametrize("left", [600.0, -3.0], ids=["time left", "none left"])
+def test_a_deferred_task_takes_the_end_of_its_execution_timeout_along(
+    make_operator, make_context, deployment, store, left
+):
+    context = make_context()
+    context["ti"].start_date = datetime.now(UTC) - timedelta(seconds=900 - left)
+
+    trigger = defer(make_operator(execution_timeout=timedelta(minutes=15)), context).trigger
+
+    assert trigger.ends_at == pytest.approx(time.time() + left, abs=5)
+
+
+def test_a_task_without_execution_timeout_has_no_end(make_operator, make_context, deployment):
+    assert defer(make_operator(), make_context()).trigger.ends_at is None
+
+
+def test_an_execution_timeout_fails_the_task_as_airflows_own(
+    make_operator, make_context, deployment
+):
+    event = {"jobkey": "k", "attempt": 2, "timed_out": True}
+    operator = make_operator(execution_timeout=timedelta(seconds=20))
+
+    with pytest.raises(AirflowTaskTimeout, match=r"acme/claims, attempt 2: execution_timeout"):
+        operator.execute_complete(make_context(), event)
+
+
+def test_a_task_that_comes_back_too_late_ends_its_attempt(
+    make_operator, make_context, deployment, store, monkeypatch
+):
+    """The triggerer was down at the deadline; Airflow 2 then calls ``on_kill``, nothing else."""
+    context = pulling(make_context())
+    trigger = defer(make_operator(), context).trigger
+    resumed = make_operator()
+    monkeypatch.setattr(killing, "get_current_context", lambda: context)
+
+    resumed.on_kill()
+    before = store.read_kill(f"{trigger.jobkey}-a1")
+    with ExitStack() as stack:
+        stack.push(lambda *_: resumed.on_kill() or True)  # runs while the error is handled
+        raise AirflowTaskTimeout
+
+    assert before is None
+    assert "execution_timeout" in store.read_kill(f"{trigger.jobkey}-a1").by
 
 
 def test_a_lock_held_by_the_interrupted_code_delays_the_answer_not_the_worker():

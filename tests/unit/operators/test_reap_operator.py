@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,17 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 from airflow_ephemeral_ec2.hooks.reaper_store import ReaperStore
 from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_jobkey
 from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.reap import Sighting, Sightings, Suspicion
+from airflow_ephemeral_ec2.model.queue import QueueState, Unavailable
+from airflow_ephemeral_ec2.model.reap import (
+    Finding,
+    SeenMachine,
+    Sighting,
+    Sightings,
+    Suspicion,
+)
 from airflow_ephemeral_ec2.operators import reap
 from airflow_ephemeral_ec2.operators.reap import EphemeralEC2ReapOperator
+from airflow_ephemeral_ec2.operators.reap_news import News
 
 CONTEXT = {"ti": SimpleNamespace(log_url="https://airflow/log"), "dag": None}
 
@@ -67,7 +76,7 @@ def submit(store, make_record):
         identity = TaskIdentity("payer_acme", run_id, "claims", -1)
         jobkey = name_jobkey(store.read_secret(), store.environment, identity)
         record = store.write_launch(make_record(jobkey=jobkey, **changes))
-        store.write_entry(plan_entry(record, None))
+        store.write_entry(plan_entry(record))
         return record
 
     return submit
@@ -168,6 +177,45 @@ def test_whoever_waits_too_long_is_told_once_per_attempt(run, submit, store, air
     assert text.startswith("waits for ")
     assert (payload["payer"], payload["job"], payload["attempt"]) == ("acme", "claims", 1)
     assert (payload["event"], payload["business_date"]) == ("waiting", "2026-03-01")
+    assert "/s3/buckets/" in payload["job_link"]
+    assert payload["job_link"].endswith("/a1/")
+
+
+def test_an_orphan_is_told_with_the_date_of_its_job(submit, store):
+    record = submit()
+    machine = SeenMachine("i-1", "running", "acme", "claims", record.jobkey, "1", 9e6, 60.0)
+    news = News(store, "us-east-1")
+
+    told = news.of_orphan(Finding("i-1", Suspicion.TOO_OLD, "too old", machine), "us-east-1")
+    strange = replace(machine, jobkey="f" * 40)
+    unknown = news.of_orphan(Finding("i-2", Suspicion.TOO_OLD, "too old", strange), "us-east-1")
+
+    assert (told["payer"], told["business_date"], told["attempt"]) == ("acme", "2026-03-01", 1)
+    assert record.jobkey in told["job_link"]
+    assert (unknown["payer"], unknown["business_date"], unknown["job_link"]) == ("acme", None, None)
+
+
+def test_a_quota_that_holds_launches_up_is_told_once_a_day(run, store):
+    until = store.clock.now() + 3_600
+    refused = {
+        "aws_default/us-east-1/quota/standard/spot": Unavailable(
+            until=until, code="MaxSpotInstanceCountExceeded"
+        ),
+        "aws_default/us-east-1/quota/g/on-demand": Unavailable(until=1.0, code="VcpuLimitExceeded"),
+        "aws_default/us-east-1/m7i.large/subnet-0a1/spot": Unavailable(
+            until=until, code="InsufficientInstanceCapacity"
+        ),
+    }
+    _, etag = store.read_state()
+    store.write_state(QueueState(unavailable=refused), etag)
+    sent = []
+
+    for _ in range(2):
+        run(on_quota=[Postcard(sent)])
+
+    [(text, payload)] = sent
+    assert text.startswith("the spot vCPU quota of standard instances in us-east-1 is reached")
+    assert (payload["event"], payload["payer"]) == ("quota", None)
 
 
 def test_whoever_waits_for_less_is_not_told(run, submit, airflow):

@@ -107,7 +107,7 @@ def test_a_poke_waits_while_another_attempt_will_follow(deployment, store, start
 
 def test_a_poke_takes_a_success_of_any_run_of_that_date(deployment, store, started, make_context):
     end(store, started(jobkey="b" * 40), Outcome.SUCCEEDED, exit_code=0)
-    store.write_entry(plan_entry(started(), None))
+    store.write_entry(plan_entry(started()))
 
     value = make_sensor(deferrable=False).poke(make_context()).xcom_value
 

@@ -21,7 +21,8 @@ class ScriptedController:
         self.machines = {}
         self.tampered = {}
         self.released = 0
-        self.has_work = False
+        self.has_work = self.has_launches = False
+        self.awaited = 0
 
     def follow(self, names):
         self.asked.append(tuple(names))
@@ -29,6 +30,9 @@ class ScriptedController:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def expects_end(self, within):
+        return False
 
     def story_of(self, name):
         return tuple(self.stories.get(name, ()))
@@ -55,7 +59,7 @@ def test_all_who_wait_are_served_by_one_pass(outcome):
     controller = ScriptedController({}, {"a": outcome, "b": outcome})
 
     async def both():
-        task = ControllerTask(controller, 0.01)
+        task = ControllerTask(lambda: controller, 0.01)
         said = []
         return await asyncio.gather(task.wait("a", said.append), task.wait("b", said.append))
 
@@ -71,7 +75,7 @@ def test_each_line_of_the_story_is_told_once(outcome):
     said = []
 
     async def wait():
-        await ControllerTask(controller, 0.01).wait("a", said.append)
+        await ControllerTask(lambda: controller, 0.01).wait("a", said.append)
 
     asyncio.run(wait())
 
@@ -82,7 +86,7 @@ def test_the_lease_is_given_back_when_nobody_waits(outcome):
     controller = ScriptedController({"a": outcome})
 
     async def wait():
-        task = ControllerTask(controller, 0.01)
+        task = ControllerTask(lambda: controller, 0.01)
         await task.wait("a", print)
         async with asyncio.timeout(5):
             while not controller.released:
@@ -98,7 +102,7 @@ def test_machines_that_nobody_awaits_are_still_watched(outcome):
     controller.has_work = True
 
     async def wait():
-        task = ControllerTask(controller, 0.01)
+        task = ControllerTask(lambda: controller, 0.01)
         await task.wait("a", print)
         async with asyncio.timeout(5):
             while len(controller.asked) < 3:
@@ -119,7 +123,7 @@ def test_O3_L36_aws_that_cannot_be_asked_now_is_asked_again(outcome):
     said = []
 
     async def wait():
-        return await ControllerTask(controller, 0.01).wait("a", said.append)
+        return await ControllerTask(lambda: controller, 0.01).wait("a", said.append)
 
     assert asyncio.run(wait()).outcome is outcome
     assert said == ["cannot ask AWS, will ask again: list: timeout"]
@@ -129,7 +133,7 @@ def test_a_refusal_from_the_start_is_told_to_all_who_wait():
     controller = ScriptedController(AccessError("list", "AWS says AccessDenied."))
 
     async def wait():
-        await ControllerTask(controller, 0.01).wait("a", print)
+        await ControllerTask(lambda: controller, 0.01).wait("a", print)
 
     with pytest.raises(AccessError, match="AccessDenied"):
         asyncio.run(wait())
@@ -139,7 +143,7 @@ def test_a_refusal_in_the_middle_does_not_lose_a_running_machine(outcome):
     controller = ScriptedController({}, AccessError("describe", "denied."), {"a": outcome})
 
     async def wait():
-        return await ControllerTask(controller, 0.01).wait("a", lambda line: None)
+        return await ControllerTask(lambda: controller, 0.01).wait("a", lambda line: None)
 
     assert asyncio.run(wait()).outcome is outcome
 
@@ -149,7 +153,7 @@ def test_a_fault_of_our_own_reaches_those_who_wait():
 
     async def wait():
         with pytest.raises(RuntimeError, match="bug"):
-            await ControllerTask(controller, 0.01).wait("a", print)
+            await ControllerTask(lambda: controller, 0.01).wait("a", print)
 
     asyncio.run(wait())
 
@@ -159,7 +163,7 @@ def test_waiting_for_the_launch_ends_with_the_machine():
     controller.machines["a"] = "i-1"
 
     async def wait():
-        return await ControllerTask(controller, 0.01).wait("a", print, until_launch=True)
+        return await ControllerTask(lambda: controller, 0.01).wait("a", print, until_launch=True)
 
     ending = asyncio.run(wait())
 
@@ -189,7 +193,7 @@ def test_who_comes_while_the_lease_is_given_back_is_served(outcome):
     late = []
 
     async def wait():
-        task = ControllerTask(controller, 0.01)
+        task = ControllerTask(lambda: controller, 0.01)
         loop = asyncio.get_running_loop()
         release = controller.release
 
@@ -215,7 +219,7 @@ def test_a_loop_that_ends_gives_the_lease_back():
     controller.has_work = True
 
     async def wait():
-        task = asyncio.create_task(ControllerTask(controller, 0.01).wait("a", print))
+        task = asyncio.create_task(ControllerTask(lambda: controller, 0.01).wait("a", print))
         async with asyncio.timeout(5):
             while not controller.asked:
                 await asyncio.sleep(0.005)

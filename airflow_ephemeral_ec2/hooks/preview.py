@@ -14,6 +14,7 @@ from airflow_ephemeral_ec2.config_table.instance_types import (
 from airflow_ephemeral_ec2.exceptions import Problem, UserDataTooLargeError
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_launch
+from airflow_ephemeral_ec2.model.plan_text import MADE_AT_LAUNCH
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
 from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 USUAL_ROOT_DEVICE = "/dev/xvda"
 AGENT_ROOM = 12_500
 """Bytes of user data that agent and boothook take at most; a test holds them to it."""
-MADE_AT_LAUNCH = ("nonce", "jobkey", "client tokens")
 FIXED_CONFIG = 900
 """Bytes of the agent's config that do not come from the row, generously."""
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.cli.preview import MADE_AT_LAUNCH
 from airflow_ephemeral_ec2.model.duration import compact_duration
 from airflow_ephemeral_ec2.model.user_data import USER_DATA_LIMIT
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.run_request import RunRequest
 
 SHOWN_PLACEMENTS = 6
+MADE_AT_LAUNCH = ("nonce", "jobkey", "client tokens")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,32 @@ def describe_plan(
     unknown = [name for name in placeholders if name not in MADE_AT_LAUNCH]
     if unknown:
         lines.append(_line("unknown", ", ".join(unknown)))
+    return lines
+
+
+def describe_dry_run(
+    record: LaunchRecord,
+    code: Standing,
+    limit_vcpus: int | None,
+    placeholders: tuple[str, ...],
+    request: RunRequest,
+) -> list[str]:
+    """Say what a run would launch, what that costs money for, and what the run overrides."""
+    spec = record.spec
+    title = record.title.rpartition(", attempt")[0]
+    machines = f"one of {spec.array_size} machines" if spec.array_size > 1 else "one machine"
+    lines = [
+        f"dry run of {title}: nothing is launched and nothing is written",
+        *describe_plan(record, code, limit_vcpus, placeholders, 0),
+        _line("runs", shlex.join(spec.command)),
+        _line("buys", f"{machines}, {spec.capacity_type}, {spec.volume_gib} GiB of gp3"),
+    ]
+    if spec.job in request.instance_types:
+        lines.append(_line("size", "of this run, not of the table"))
+    if request.priority is not None:
+        lines.append(_line("priority", f"{spec.priority} for this run: {request.reason}"))
+    if request.ignore_order:
+        lines.append(_line("order", f"not waited for in this run: {request.reason}"))
     return lines
 
 

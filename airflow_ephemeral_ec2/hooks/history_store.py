@@ -1,0 +1,84 @@
+"""What was asked for and what has come of it, by payer, job and business date."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.hooks.bucket import Bucket
+from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.order import DatedJob, DatedKey, History, parse_history
+from airflow_ephemeral_ec2.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from airflow_ephemeral_ec2.model.plan import LaunchRecord
+    from airflow_ephemeral_ec2.model.record import OutcomeRecord
+
+log = logging.getLogger(__name__)
+_DATED = re.compile(r"([0-9A-Za-z-]+)(?:\.([0-9]{1,9})of([0-9]{1,9}))?")
+
+
+class HistoryStore(Bucket):
+    """The index by date and the history of one environment; nothing of it is ever overwritten."""
+
+    environment: str
+
+    # -- history -------------------------------------------------------------------------------
+
+    def write_history(self, record: OutcomeRecord) -> None:
+        """Write the one small record of a finished attempt; again is harmless."""
+        day = record.business_date
+        name = f"{entry_name(record.jobkey, record.attempt)}-{record.outcome}.json"
+        key = f"{self.environment}/history/{record.payer}/{record.job}/{day}/{name}"
+        self.write_new(key, record.model_dump_json(exclude={"result"}).encode())
+
+    def read_history(self, key: DatedKey) -> History:
+        """Read what has come of a job for a date, by the names of its records: one listing."""
+        prefix = self._history_prefix(key)
+        return parse_history(found.removeprefix(prefix) for found in self.list_keys(prefix))
+
+    def mark_stale(self, key: DatedKey, by: str) -> None:
+        """Mark the successes of a job and date: what they read has been written again."""
+        prefix = self._history_prefix(key)
+        body = json.dumps({"by": by, "at": self.clock.now()}).encode()
+        for attempt in self.read_history(key).finished:
+            if attempt.outcome == Outcome.SUCCEEDED:
+                self.write_new(f"{prefix}{attempt.name}.stale.json", body)
+
+    def _history_prefix(self, key: DatedKey) -> str:
+        return f"{self.environment}/history/{key.payer}/{key.job}/{key.business_date}/"
+
+    # -- by date ---------------------------------------------------------------------------
+
+    def write_date_index(self, record: LaunchRecord) -> None:
+        """Let the sensor find the job by payer, job and business date."""
+        spec = record.spec
+        # Only the parts of an array need to say which part they are.
+        part = f".{record.array_index}of{spec.array_size}" if spec.array_size > 1 else ""
+        prefix = self._date_prefix(spec.payer, spec.job, record.business_date)
+        key = f"{prefix}{record.jobkey}{part}"
+        body = {"jobkey": record.jobkey, "requested_at": record.requested_at}
+        self.write_new(key, json.dumps(body).encode())
+
+    def find_by_date(self, payer: str, job: str, business_date: str) -> tuple[DatedJob, ...]:
+        """Return what was asked for, for one payer, job and business date."""
+        prefix = self._date_prefix(payer, job, business_date)
+        found = []
+        for key in self.list_keys(prefix):
+            match = _DATED.fullmatch(key.removeprefix(prefix))
+            if match is None:
+                log.warning("s3://%s/%s is not ours; passed over", self.bucket, key)
+                continue
+            jobkey, index, size = match.groups()
+            found.append(DatedJob(jobkey, int(index or 0), int(size or 1)))
+        return tuple(found)
+
+    def list_dates(self, payer: str, job: str) -> tuple[str, ...]:
+        """Return the business dates for which a job was asked for."""
+        prefix = f"{self.environment}/by-date/{payer}/{job}/"
+        return tuple(self.list_folders(prefix))
+
+    def _date_prefix(self, payer: str, job: str, business_date: str) -> str:
+        return f"{self.environment}/by-date/{payer}/{job}/{business_date}/"

@@ -1,0 +1,150 @@
+"""What the bucket has recorded about the jobs that others wait for, read once and remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.model.order import (
+    DatedKey,
+    OpenJobs,
+    Recorded,
+    dependencies_of,
+    find_open_obstacle,
+    find_recorded_obstacle,
+    find_stale_inputs,
+    sum_up,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
+    from airflow_ephemeral_ec2.model.queue import QueueEntry
+
+RECHECK_SECONDS = 600.0
+"""What is missing is looked for again this often; what this controller concludes counts at once."""
+
+
+class OrderBook:
+    """The order inside a payer, for one controller."""
+
+    def __init__(self, store: JobStore, in_parallel: Parallel) -> None:
+        self._store, self._in_parallel = store, in_parallel
+        self._recorded: dict[DatedKey, tuple[float, Recorded]] = {}
+        self._cleared: dict[str, frozenset[DatedKey]] = {}
+        """Entry -> what was read before it was found to have all that it depends on."""
+        self._obstacles: dict[str, tuple[float, str, frozenset[DatedKey]]] = {}
+
+    def forget(self, key: DatedKey) -> None:
+        """Something of this job and date has ended: read it again when it matters."""
+        self._recorded.pop(key, None)
+        self._cleared = {n: keys for n, keys in self._cleared.items() if key not in keys}
+        self._obstacles = {n: f for n, f in self._obstacles.items() if key not in f[2]}
+
+    def forget_all(self) -> None:
+        """Others have acted meanwhile: read everything again when it matters."""
+        self._recorded, self._cleared, self._obstacles = {}, {}, {}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget all entries but these."""
+        kept = set(names)
+        self._cleared = {n: keys for n, keys in self._cleared.items() if n in kept}
+        self._obstacles = {n: found for n, found in self._obstacles.items() if n in kept}
+        if not kept:
+            self._recorded.clear()
+
+    def known_obstacles(self, entries: Iterable[QueueEntry], now: float) -> dict[str, str]:
+        """Say what entries wait for, as far as it is known without reading anything."""
+        entries = list(entries)
+        bound = [e for e in entries if e.depends_on or e.in_order_by_date]
+        if not bound:
+            return {}
+        open_jobs, found = OpenJobs(entries), {}
+        for entry in bound:
+            why = find_open_obstacle(entry, open_jobs)
+            if why is None and entry.name in self._obstacles:
+                at, text, _ = self._obstacles[entry.name]
+                why = text if now - at < RECHECK_SECONDS else None
+            if why is not None:
+                found[entry.name] = why
+        return found
+
+    def needs_check(self, entry: QueueEntry) -> bool:
+        """Whether it is not known yet that an entry has all that it depends on."""
+        if entry.order_override or not (entry.depends_on or entry.in_order_by_date):
+            return False
+        return entry.name not in self._cleared
+
+    def check(
+        self, entries: Iterable[QueueEntry], now: float
+    ) -> tuple[dict[str, str], dict[str, tuple[DatedKey, ...]]]:
+        """
+        Read what entries depend on.
+
+        Returns what is missing, by the name of the entry, and the stale inputs of those that
+        miss nothing.
+
+        :raises AwsError: the bucket cannot be read now; nothing is known then
+        """
+        entries = list(entries)
+        by_date = [entry for entry in entries if entry.in_order_by_date]
+        dates = dict(zip((e.name for e in by_date),
+                         self._in_parallel(self._find_earlier, by_date), strict=True))  # fmt: skip
+        keys = {entry.name: self._keys_of(entry, dates.get(entry.name)) for entry in entries}
+        recorded = self._read_recorded({key for found in keys.values() for key in found}, now)
+        missing, stale = {}, {}
+        for entry in entries:
+            name = entry.name
+            why = find_recorded_obstacle(entry, recorded, dates.get(name))
+            if why is not None:
+                missing[name] = why
+                self._obstacles[name] = (now, why, keys[name])
+                continue
+            self._obstacles.pop(name, None)
+            self._cleared[name] = keys[name]
+            if old := find_stale_inputs(entry, recorded):
+                stale[name] = old
+        return missing, stale
+
+    def read(self, key: DatedKey) -> Recorded:
+        """Read how a job stands for a date: two listings."""
+        asked = self._store.find_by_date(key.payer, key.job, key.business_date)
+        return sum_up(asked, self._store.read_history(key))
+
+    def mark_stale(self, entry: QueueEntry) -> tuple[DatedKey, ...]:
+        """
+        Mark the successes that were made of what ``entry`` has just written again.
+
+        Returns the jobs whose outcome is stale now.
+        """
+        keys = [DatedKey(entry.payer, job, entry.business_date) for job in entry.dependents]
+        old = []
+        for key, recorded in zip(keys, self._in_parallel(self.read, keys), strict=True):
+            if recorded.has_succeeded:
+                self._store.mark_stale(key, entry.name)
+                self.forget(key)
+                old.append(key)
+        return tuple(old)
+
+    def _read_recorded(self, keys: Iterable[DatedKey], now: float) -> Mapping[DatedKey, Recorded]:
+        known = {
+            key: found
+            for key, (at, found) in self._recorded.items()
+            if found.has_succeeded or now - at < RECHECK_SECONDS
+        }
+        unread = sorted(set(keys) - set(known))
+        fresh = dict(zip(unread, self._in_parallel(self.read, unread), strict=True))
+        self._recorded.update({key: (now, found) for key, found in fresh.items()})
+        return known | fresh
+
+    def _find_earlier(self, entry: QueueEntry) -> str | None:
+        dates = self._store.list_dates(entry.payer, entry.job)
+        return max((date for date in dates if date < entry.business_date), default=None)
+
+    @staticmethod
+    def _keys_of(entry: QueueEntry, earlier: str | None) -> frozenset[DatedKey]:
+        keys = set(dependencies_of(entry))
+        if earlier is not None:
+            keys.add(DatedKey(entry.payer, entry.job, earlier))
+        return frozenset(keys)

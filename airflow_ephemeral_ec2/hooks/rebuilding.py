@@ -1,0 +1,79 @@
+"""The queue state is gone: what is out there is asked of EC2, place by place."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.exceptions import AwsError
+from airflow_ephemeral_ec2.model.arrivals import name_pool
+from airflow_ephemeral_ec2.model.queue import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_ephemeral_ec2.hooks.fleet import Fleet
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+    from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+    from airflow_ephemeral_ec2.model.outcome import Observation
+
+log = logging.getLogger(__name__)
+Place = tuple[str, str]
+"""Airflow connection and region."""
+
+
+class Rebuilding:
+    """Makes the queue state of one controller again from the queue and from EC2."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        ledger: QueueLedger,
+        attempts: OpenAttempts,
+        fleet_for: Callable[[str, str], Fleet],
+    ) -> None:
+        self._store, self._ledger, self._open = store, ledger, attempts
+        self._fleet_for = fleet_for
+        self._asked: dict[Place, int] = {}
+
+    def find_machines(self) -> Mapping[Place, str]:
+        """
+        Ask EC2 what is out, where it has not answered yet.
+
+        Returns the places of which nothing is known still, and why: nobody is admitted there.
+        """
+        places = {memory.entry.place for memory in self._open.memories.values()}
+        unknown = {}
+        for place in sorted(places - set(self._asked)):
+            log.info("no queue state: asking EC2 in %s what is out", place[1])
+            try:
+                found = self._fleet_for(*place).find_machines()
+            except AwsError as error:
+                unknown[place] = f"{error} Will ask again."
+                continue
+            self._asked[place] = sum(self._note(name, machine) for name, machine in found)
+        if not unknown:
+            self._ledger.end_rebuilding(has_machines=any(self._asked.values()))
+            self._asked = {}
+        return unknown
+
+    def _note(self, name: str, machine: Observation) -> bool:
+        """Note a machine that is out; its attempt is launched."""
+        memory = self._open.memories.get(name)
+        if machine.is_dead:
+            return False
+        if memory is None:
+            return True
+        self._ledger.set(
+            name,
+            stage=Stage.LAUNCHED,
+            instance_id=machine.instance_id,
+            arn=machine.arn,
+            launched_at=machine.launched_at or self._store.clock.now(),
+            vcpus=memory.entry.vcpus,
+            pool=name_pool(memory.entry, self._ledger.state.accounts),
+            market=machine.capacity_type,
+        )
+        memory.tell(f"found {machine.instance_id} again after the queue state was lost")
+        return True

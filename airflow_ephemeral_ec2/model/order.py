@@ -1,0 +1,192 @@
+"""Order inside a payer, across runs: what a job must wait for before it may be admitted."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow_ephemeral_ec2.model.outcome import Outcome
+from airflow_ephemeral_ec2.model.queue import QueueEntry
+
+_FINISHED = re.compile(r"([0-9a-zA-Z]+)-a([0-9]{1,9})-([a-z_]+)\.json")
+_STALE = re.compile(r"([0-9a-zA-Z]+-a[0-9]{1,9})\.stale\.json")
+
+
+@dataclass(frozen=True, order=True)
+class DatedKey:
+    """One job of one payer for one business date."""
+
+    payer: str
+    job: str
+    business_date: str
+
+    def __str__(self) -> str:
+        return f"{self.payer}/{self.job} {self.business_date}"
+
+    @classmethod
+    def of(cls, entry: QueueEntry) -> "DatedKey":
+        """Name what an attempt is of."""
+        return cls(entry.payer, entry.job, entry.business_date)
+
+
+@dataclass(frozen=True)
+class DatedJob:
+    """One job (or part of an array) that was asked for, for a business date."""
+
+    jobkey: str
+    array_index: int
+    array_size: int
+
+
+@dataclass(frozen=True)
+class FinishedAttempt:
+    """One attempt that has an outcome, as the names of the history say."""
+
+    jobkey: str
+    attempt: int
+    outcome: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.jobkey}-a{self.attempt}"
+
+
+@dataclass(frozen=True)
+class History:
+    """What has come of one job of one payer for one business date."""
+
+    finished: tuple[FinishedAttempt, ...] = ()
+    stale: frozenset[str] = frozenset()
+    """Names of attempts whose input was written again after them."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How one job of one payer stands for one business date, in whatever run."""
+
+    has_succeeded: bool
+    is_stale: bool = False
+    """What it depends on has run again after its success."""
+    text: str = ""
+    """Why there is no success, for people."""
+
+
+def parse_history(names: Iterable[str]) -> History:
+    """Read the names of the history records of one job and date; others are passed over."""
+    finished, stale = [], set()
+    for name in names:
+        if match := _FINISHED.fullmatch(name):
+            finished.append(FinishedAttempt(match[1], int(match[2]), match[3]))
+        elif match := _STALE.fullmatch(name):
+            stale.add(match[1])
+    return History(tuple(finished), frozenset(stale))
+
+
+def sum_up(asked: Sequence[DatedJob], history: History) -> Recorded:
+    """
+    Say whether a job has a recorded success for a date.
+
+    Of each run the last attempt counts, so that a success that was run again and failed is none;
+    of several runs one success is enough. All parts of an array must have succeeded, but for those
+    that skipped themselves.
+    """
+    if not asked:
+        return Recorded(False, text="nobody has asked for it yet")
+    last = _last_attempts(history)
+    good: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    skipped: dict[int, set[int]] = defaultdict(set)
+    for part in asked:
+        found = last.get(part.jobkey)
+        if found is not None and found.outcome == Outcome.SUCCEEDED:
+            good[part.array_size][part.array_index].append(found.name)
+        elif found is not None and found.outcome == Outcome.SKIPPED:
+            skipped[part.array_size].add(part.array_index)
+    for size, parts in good.items():
+        if len(parts.keys() | skipped[size]) == size:
+            fresh = all(set(names) - history.stale for names in parts.values())
+            return Recorded(True, is_stale=not fresh)
+    return Recorded(False, text=_describe(last, any(good.values())))
+
+
+def _last_attempts(history: History) -> dict[str, FinishedAttempt]:
+    last: dict[str, FinishedAttempt] = {}
+    for attempt in sorted(history.finished, key=lambda one: one.attempt):
+        last[attempt.jobkey] = attempt
+    return last
+
+
+def _describe(last: Mapping[str, FinishedAttempt], is_partly_done: bool) -> str:
+    if is_partly_done:
+        return "only some of its parts have succeeded"
+    outcomes = {attempt.outcome for attempt in last.values()}
+    if not outcomes:
+        return "it has not ended yet"
+    return f"it ended: {', '.join(sorted(o.replace('_', ' ') for o in outcomes))}"
+
+
+class OpenJobs:
+    """The open attempts by payer, job and business date."""
+
+    def __init__(self, entries: Iterable[QueueEntry]) -> None:
+        self._open: dict[tuple[str, str], dict[str, list[QueueEntry]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        for entry in entries:
+            self._open[entry.payer, entry.job][entry.business_date].append(entry)
+
+    def find(self, key: DatedKey) -> QueueEntry | None:
+        """Find an open attempt of a job and date."""
+        found = self._open.get((key.payer, key.job), {}).get(key.business_date)
+        return found[0] if found else None
+
+    def find_before(self, entry: QueueEntry) -> QueueEntry | None:
+        """Find an open attempt of the same job for an earlier date."""
+        dates = self._open.get((entry.payer, entry.job), {})
+        earlier = [date for date in dates if date < entry.business_date]
+        return dates[min(earlier)][0] if earlier else None
+
+
+def dependencies_of(entry: QueueEntry) -> tuple[DatedKey, ...]:
+    """Name what must have a recorded success before an entry may be admitted."""
+    if entry.order_override:
+        return ()
+    return tuple(DatedKey(entry.payer, job, entry.business_date) for job in entry.depends_on)
+
+
+def find_open_obstacle(entry: QueueEntry, open_jobs: OpenJobs) -> str | None:
+    """Say which open attempt must end before an entry may be admitted; nothing is read for it."""
+    for key in dependencies_of(entry):
+        before = open_jobs.find(key)
+        if before is not None:
+            return f"waits for {before.title}, which is not over"
+    if entry.in_order_by_date and not entry.order_override:
+        before = open_jobs.find_before(entry)
+        if before is not None:
+            return f"waits for {before.title}: in_order_by_date"
+    return None
+
+
+def find_recorded_obstacle(
+    entry: QueueEntry, recorded: Mapping[DatedKey, Recorded], earlier_date: str | None
+) -> str | None:
+    """
+    Say which success is missing before an entry may be admitted.
+
+    :param recorded: of all that the entry depends on, and of ``earlier_date``
+    :param earlier_date: the business date before for which the same job was asked for, if any
+    """
+    for key in dependencies_of(entry):
+        if not recorded[key].has_succeeded:
+            return f"waits for a success of {key}: {recorded[key].text}"
+    if earlier_date is not None:
+        key = DatedKey(entry.payer, entry.job, earlier_date)
+        if not recorded[key].has_succeeded:
+            return f"waits for a success of {key} (in_order_by_date): {recorded[key].text}"
+    return None
+
+
+def find_stale_inputs(
+    entry: QueueEntry, recorded: Mapping[DatedKey, Recorded]
+) -> tuple[DatedKey, ...]:
+    """Name what an entry reads although it is stale."""
+    return tuple(key for key in dependencies_of(entry) if recorded[key].is_stale)

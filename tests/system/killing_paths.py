@@ -1,0 +1,77 @@
+"""The ways in which a job is ended through Airflow: what is done, and what ends the machine."""
+
+from dataclasses import dataclass
+
+BYSTANDERS = "bystanders"
+
+
+@dataclass(frozen=True)
+class Path:
+    """One row of the table in ``docs/killing.md``."""
+
+    name: str
+    title: str
+    ended_by: str
+    deferrable: bool = True
+    timeout: str = ""
+    """``execution``, ``dagrun`` or ``deferral``: who ends it is a clock."""
+    retries: int = 0
+    is_kill: bool = True
+    """False: Airflow does as if it killed, and every job must live on."""
+    bound: str = "<= 10 s"
+
+    @property
+    def dag_id(self):
+        return f"kill_{self.name}"
+
+
+PATHS = (
+    Path("failed", "mark failed", "trigger"),
+    Path("success", "mark success", "trigger"),
+    Path("clear", "clear", "trigger", retries=1),
+    Path("delete", "delete the running run (3.3: mark it failed, then delete)", "trigger"),
+    Path(
+        "execution_deferred",
+        "`execution_timeout`, deferred",
+        "trigger, by its own clock",
+        timeout="execution",
+    ),
+    Path(
+        "execution_worker",
+        "`execution_timeout`, `deferrable=False`",
+        "worker",
+        deferrable=False,
+        timeout="execution",
+    ),
+    Path("dagrun", "`dagrun_timeout`", "trigger", timeout="dagrun"),
+    Path(
+        "deferral",
+        "deferral timeout of a user's own operator",
+        "trigger or worker",
+        timeout="deferral",
+        bound="Airflow looks every 15 s (`trigger_timeout_check_interval`)",
+    ),
+    Path("sigterm", "SIGTERM to the worker, no retries left", "worker", deferrable=False),
+    Path(
+        "drain",
+        "SIGTERM to the worker, retries left (drain)",
+        "nobody: the retry adopts",
+        deferrable=False,
+        retries=3,
+        is_kill=False,
+        bound="never",
+    ),
+    Path(
+        "stalled",
+        "triggerer stopped, adopted by another, goes on",
+        "nobody",
+        is_kill=False,
+        bound="never",
+    ),
+    Path(
+        "down",
+        "mark failed while every triggerer is down",
+        "reaper, at its second sighting",
+        bound="two periods of the reaper",
+    ),
+)

@@ -1,0 +1,135 @@
+"""Launches under way at the same time: in order, and without asking twice for what is not there."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, find_launch_minutes
+from airflow_ephemeral_ec2.hooks.launch_rate import Turnstile
+from airflow_ephemeral_ec2.hooks.parallel import in_threads
+from airflow_ephemeral_ec2.model.queue import EntryState, Stage, recall
+from tests.unit.hooks.scripted import refusal
+
+
+def test_calls_begin_in_order_though_the_first_is_the_slowest_to_get_ready():
+    names, begun = ["a", "b", "c"], []
+    turnstile, ready = Turnstile(names, gap_seconds=0.0), threading.Event()
+
+    def launch(name):
+        if name == "a":
+            ready.wait(5)
+        turnstile.enter(name, f"offering of {name}", is_there=True)
+        begun.append(name)
+        if name == "c":
+            return
+        time.sleep(0.05)
+        turnstile.leave(name)
+
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(launch, name) for name in reversed(names)]
+        ready.set()
+        [one.result(5) for one in done]
+
+    assert begun == names
+
+
+def test_who_wants_an_offering_that_nobody_knows_to_be_there_waits_for_the_answer():
+    turnstile, steps = Turnstile(["a", "b"], gap_seconds=0.0), []
+
+    def first():
+        turnstile.enter("a", "m7i.large", is_there=False)
+        time.sleep(0.05)
+        steps.append("a answered")
+        turnstile.leave("a")
+
+    def second():
+        turnstile.enter("b", "m7i.large", is_there=False)
+        steps.append("b asks")
+
+    with ThreadPoolExecutor(2) as pool:
+        [one.result(5) for one in [pool.submit(second), pool.submit(first)]]
+
+    assert steps == ["a answered", "b asks"]
+
+
+def test_one_that_leaves_without_a_call_holds_nobody_up():
+    turnstile = Turnstile(["a", "b"], gap_seconds=0.0)
+    turnstile.leave("a")
+
+    turnstile.enter("b", "m7i.large", is_there=False)
+
+
+def test_the_refusal_of_an_offering_holds_for_those_launched_at_the_same_time(
+    store, fleet, clock, submit
+):
+    from airflow_ephemeral_ec2.hooks.controller import Controller  # noqa: PLC0415
+
+    controller = Controller(store, lambda *_: fleet, in_parallel=in_threads)
+    for letter in "abc":
+        submit(letter * 40, instance_types=["m7i.large", "m6i.large"], subnets=["subnet-0a1"])
+    fleet.refusals = [refusal("InsufficientInstanceCapacity", 500)]
+
+    controller.tick()
+
+    assert [request["InstanceType"] for request in fleet.requests] == [
+        "m7i.large", "m6i.large", "m6i.large", "m6i.large",
+    ]  # fmt: skip
+
+
+def test_who_was_admitted_and_not_asked_for_gives_its_room_to_a_more_important_one(
+    controller, fleet, store, submit
+):
+    """Launches are paced at five; the sixth has room and no machine when somebody comes."""
+    for number in range(6):
+        submit(f"{number}" * 40, limit=12, priority=100)
+    controller.tick()
+    assert len(fleet.requests) == 5
+    high = submit("f" * 40, limit=12, priority=900)
+
+    controller.tick()
+
+    states = store.read_state()[0].entries
+    assert states[f"{high.jobkey}-a1"].stage == "admitted"
+    assert sum(state.stage == "waiting" for state in states.values()) == 1
+
+
+def test_whom_ec2_may_have_been_asked_for_keeps_its_room():
+    admitted = EntryState(sequence=1, stage=Stage.ADMITTED, vcpus=2, admitted_at=1.0, pool="p")
+
+    assert recall(admitted) == EntryState(sequence=1)
+    for name in ("is_asked", "may_have_asked"):
+        asked = admitted.model_copy(update={name: True})
+        assert recall(asked) == asked
+
+
+def test_the_frequent_look_names_the_minutes_of_the_launches():
+    noon = 1_772_366_400.0  # 2026-03-01T12:00:00Z
+
+    assert find_launch_minutes([noon + 5]) == [
+        "2026-03-01T11:58:*", "2026-03-01T11:59:*", "2026-03-01T12:00:*", "2026-03-01T12:01:*",
+    ]  # fmt: skip
+    hours = find_launch_minutes(noon + 60 * n for n in range(600))
+    assert hours[0] == "2026-03-01T11:*"
+    assert len(hours) <= MAX_FILTER_VALUES
+    assert find_launch_minutes([]) == []
+
+
+def test_the_queue_is_listed_every_third_pass_and_at_once_for_a_name_that_is_new(
+    store, fleet, clock, submit, monkeypatch
+):
+    from airflow_ephemeral_ec2.hooks.controller import Controller  # noqa: PLC0415
+
+    lists = []
+    look = store.list_queue
+    monkeypatch.setattr(store, "list_queue", lambda: lists.append(1) or look())
+    controller = Controller(store, lambda *_: fleet, list_every=3)
+    first = f"{submit('a' * 40).jobkey}-a1"
+
+    for _ in range(6):
+        controller.follow([first])
+    assert len(lists) == 2
+    second = f"{submit('b' * 40).jobkey}-a1"
+    controller.follow([first, second])
+
+    assert len(lists) == 3
+    assert controller.machine_of(second)

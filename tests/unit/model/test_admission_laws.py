@@ -1,0 +1,427 @@
+"""The laws of docs/admission.md, each for any queue that hypothesis can think of."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_ephemeral_ec2.model.admission import (
+    LAUNCH_SLACK_SECONDS,
+    TOTAL,
+    Because,
+    Queue,
+    admit,
+    limits_of,
+    name_limits,
+    rank,
+)
+from airflow_ephemeral_ec2.model.queue import EntryState, Stage
+from airflow_ephemeral_ec2.model.spec import Limits
+from tests.unit.model.queue_entries import make_entry
+
+NOW = 100_000.0
+LAWS = settings(max_examples=60, deadline=None)
+POOLS = ("us-east-1/1", "eu-west-1/1")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A queue, and the limits of its pools."""
+
+    queue: Queue
+    limits: dict
+
+    def decide(self):
+        return admit(self.queue, self.limits, NOW)
+
+    @property
+    def entries(self):
+        return {entry.name: entry for entry in self.queue.entries}
+
+    def rank(self, name):
+        state = self.queue.states[name]
+        return rank(self.entries[name], state.sequence, self.queue.promoted.get(name))
+
+    def own(self, name):
+        return limits_of(self.entries[name], self.limits[self.queue.pools[name]])
+
+    def shares_pool(self, one, other):
+        return self.queue.pools[one] == self.queue.pools[other]
+
+    def out(self, name):
+        return self.queue.states[name].stage is not Stage.WAITING
+
+
+maybe_limit = st.none() | st.integers(1, 16)
+all_limits = st.builds(
+    Limits,
+    vcpus=maybe_limit,
+    on_demand=maybe_limit,
+    spot=maybe_limit,
+    payers=st.dictionaries(st.sampled_from(["acme", "pea"]), st.integers(1, 16)),
+    jobs=st.dictionaries(st.sampled_from(["member", "claims"]), st.integers(1, 16)),
+    fill_gaps=st.booleans(),
+)
+
+tight_limits = st.builds(Limits, vcpus=st.integers(8, 12))
+"""One limit, so that many queues have gaps."""
+
+
+@st.composite
+def _entry(draw, number):
+    return make_entry(
+        f"{number:04d}",
+        draw(st.sampled_from(["member", "claims", "other"])),
+        payer=draw(st.sampled_from(["acme", "pea", "zeta"])),
+        priority=draw(st.sampled_from([100, 500, 900])),
+        business_date=draw(st.sampled_from(["2026-02-28", "2026-03-01"])),
+        is_backfill=draw(st.booleans()),
+        vcpus=draw(st.integers(1, 8)),
+        capacity_type=draw(st.sampled_from(["on-demand", "spot", "spot-then-on-demand"])),
+        max_runtime=draw(st.sampled_from([60, 3_600, 36_000])),
+    )
+
+
+@st.composite
+def _state(draw, entry, sequence):
+    stage = draw(st.sampled_from([Stage.WAITING] * 3 + [Stage.ADMITTED, Stage.LAUNCHED]))
+    if stage is Stage.WAITING:
+        return EntryState(sequence=sequence)
+    is_launched = stage is Stage.LAUNCHED
+    return EntryState(
+        sequence=sequence,
+        stage=stage,
+        vcpus=entry.vcpus,
+        market=draw(st.sampled_from(entry.markets)) if is_launched else "",
+        is_ending=is_launched and draw(st.booleans()),
+        admitted_at=NOW - 100,
+        launched_at=NOW - draw(st.integers(0, 5_000)) if is_launched else None,
+    )
+
+
+@st.composite
+def cases(draw, limits=all_limits, pools=POOLS):
+    count = draw(st.integers(1, 7))
+    entries = [draw(_entry(number)) for number in range(count)]
+    order = draw(st.permutations(range(1, count + 1)))
+    states = {
+        entry.name: draw(_state(entry, sequence))
+        for entry, sequence in zip(entries, order, strict=True)
+    }
+    names = st.sampled_from([entry.name for entry in entries])
+    queue = Queue(
+        entries=entries,
+        states=states,
+        pools={entry.name: draw(st.sampled_from(pools)) for entry in entries},
+        blocked=draw(st.dictionaries(names, st.just("held"), max_size=2)),
+        promoted=draw(st.dictionaries(names, st.integers(0, 3), max_size=2)),
+    )
+    return Case(queue, {pool: draw(limits) for pool in POOLS})
+
+
+def count_taken(case, admitted):
+    """Count by pool and limit what is out, in the plainest way."""
+    taken = {pool: Counter() for pool in POOLS}
+    for entry in case.queue.entries:
+        state = case.queue.states[entry.name]
+        if state.stage is Stage.WAITING and entry.name not in admitted:
+            continue
+        markets = (state.market,) if state.market else entry.markets
+        pool = case.queue.pools[entry.name]
+        names = [f"{market} vCPU" for market in markets]
+        names += [f"vCPU of payer {entry.payer}", f"vCPU of job {entry.job}", "vCPU"]
+        for name in names:
+            taken[pool][name] += entry.vcpus
+    return taken
+
+
+@LAWS
+@given(cases())
+def test_everybody_who_waits_is_admitted_or_told_why(case):
+    decision = case.decide()
+
+    waiting = {name for name in case.entries if not case.out(name)}
+    assert {*decision.admitted, *decision.waiting} == waiting
+    assert not set(decision.admitted) & set(decision.waiting)
+    assert all(wait.reason for wait in decision.waiting.values())
+
+
+@LAWS
+@given(cases())
+def test_no_limit_is_ever_exceeded(case):
+    """Machines that run, are being launched or are shutting down count."""
+    admitted = case.decide().admitted
+
+    before, after = count_taken(case, ()), count_taken(case, admitted)
+    for pool, limits in case.limits.items():
+        for name, most in name_limits(limits).items():
+            assert after[pool][name] <= max(most, before[pool][name])
+
+
+@LAWS
+@given(cases())
+def test_what_is_out_is_counted_as_the_plainest_count_says(case):
+    taken = case.decide().taken
+
+    plain = count_taken(case, ())
+    for pool, limits in case.limits.items():
+        assert taken[pool] == {name: plain[pool][name] for name in name_limits(limits)}
+
+
+@LAWS
+@given(cases())
+def test_the_order_is_promoted_then_no_backfill_then_priority_date_arrival(case):
+    def plain(name):
+        entry, state = case.entries[name], case.queue.states[name]
+        promoted = case.queue.promoted
+        return (
+            name not in promoted, promoted.get(name, 0), entry.is_backfill, -entry.priority,
+            entry.business_date, state.sequence,
+        )  # fmt: skip
+
+    decision = case.decide()
+
+    for line in (decision.admitted, decision.waiting):
+        assert list(line) == sorted(line, key=plain)
+
+
+@LAWS
+@given(cases(all_limits.map(lambda found: found.model_copy(update={"fill_gaps": False}))))
+def test_without_gap_filling_nobody_is_passed_by_whom_he_shares_a_limit_with(case):
+    decision = case.decide()
+
+    for held, wait in decision.waiting.items():
+        for passed in decision.admitted:
+            if wait.because in (Because.ROOM, Because.BEHIND) and case.shares_pool(held, passed):
+                is_behind = case.rank(passed) < case.rank(held)
+                assert is_behind or wait.resource not in case.own(passed)
+
+
+@LAWS
+@given(cases(tight_limits, POOLS[:1]) | cases())
+def test_who_fills_a_gap_is_proven_to_be_gone_before_the_reserved_time(case):
+    decision = case.decide()
+
+    for head in decision.heads:
+        wait = decision.waiting[head]
+        for passed in decision.admitted:
+            is_less = case.shares_pool(head, passed) and case.rank(passed) > case.rank(head)
+            if is_less and wait.resource in case.own(passed):
+                assert wait.reserved_at is not None
+                gone = NOW + case.entries[passed].max_lifetime + LAUNCH_SLACK_SECONDS
+                assert gone <= wait.reserved_at
+
+
+@LAWS
+@given(cases(tight_limits, POOLS[:1]) | cases())
+def test_at_the_reserved_time_the_room_is_there(case):
+    """Should everything that is out or admitted now run as long as it may."""
+    decision = case.decide()
+
+    for head in decision.heads:
+        wait = decision.waiting[head]
+        if wait.reserved_at is None:
+            continue
+        left = replace(case.queue, blocked={}, entries=[
+            entry for entry in case.queue.entries
+            if not _is_gone(case, decision, entry.name, wait.reserved_at)
+        ])  # fmt: skip
+        kept = {entry.name for entry in left.entries}
+        still = Case(replace(left, states={n: s for n, s in left.states.items() if n in kept}),
+                     case.limits)  # fmt: skip
+        before = [n for n in decision.admitted if n in kept]
+        taken = count_taken(still, before)[case.queue.pools[head]][wait.resource]
+        assert taken + case.entries[head].vcpus <= case.own(head)[wait.resource]
+
+
+def _is_gone(case, decision, name, at):
+    entry, state = case.entries[name], case.queue.states[name]
+    if name in decision.admitted:
+        return NOW + entry.max_lifetime <= at
+    if state.stage is Stage.WAITING:
+        return False
+    began = state.launched_at or state.admitted_at
+    return state.is_ending or max(began + entry.max_lifetime, NOW) <= at
+
+
+@LAWS
+@given(cases())
+def test_own_limits_hold_back_only_those_that_share_them(case):
+    decision = case.decide()
+
+    for name, wait in decision.waiting.items():
+        if wait.because is Because.BEHIND:
+            assert wait.resource in case.own(name)
+            assert wait.resource in case.own(wait.behind)
+            assert case.shares_pool(name, wait.behind)
+
+
+@LAWS
+@given(cases())
+def test_the_overall_limit_is_reserved_for_the_first_it_has_no_room_for(case):
+    """That one fits its own limits: nobody waits overall behind one who could not go anyway."""
+    decision = case.decide()
+
+    for pool in POOLS:
+        heads = [
+            n for n in decision.heads
+            if case.queue.pools[n] == pool and decision.waiting[n].resource == TOTAL
+        ]  # fmt: skip
+        assert len(heads) <= 1
+        for name, wait in decision.waiting.items():
+            is_in_line = wait.because in (Because.ROOM, Because.BEHIND)
+            if case.queue.pools[name] == pool and is_in_line and wait.resource == TOTAL:
+                assert heads
+                assert case.rank(heads[0]) <= case.rank(name)
+
+
+@LAWS
+@given(cases())
+def test_who_is_larger_than_a_limit_or_blocked_holds_up_nobody(case):
+    decision = case.decide()
+
+    idle = {
+        name for name, wait in decision.waiting.items()
+        if wait.because in (Because.NEVER, Because.BLOCKED)
+    }  # fmt: skip
+    rest = [entry for entry in case.queue.entries if entry.name not in idle]
+    others = Case(replace(case.queue, entries=rest), case.limits).decide()
+    assert others.admitted == decision.admitted
+    assert {n: w for n, w in decision.waiting.items() if n not in idle} == others.waiting
+
+
+@LAWS
+@given(cases())
+def test_pools_do_not_know_of_each_other(case):
+    both = case.decide()
+
+    for pool in POOLS:
+        kept = [e for e in case.queue.entries if case.queue.pools[e.name] == pool]
+        names = {entry.name for entry in kept}
+        states = {n: s for n, s in case.queue.states.items() if n in names}
+        alone = Case(replace(case.queue, entries=kept, states=states), case.limits).decide()
+        assert alone.admitted == tuple(n for n in both.admitted if n in names)
+        assert alone.waiting == {n: w for n, w in both.waiting.items() if n in names}
+
+
+@LAWS
+@given(cases())
+def test_who_was_admitted_changes_nothing_for_those_ahead(case):
+    """The decision is the same when those behind had never come."""
+    decision = case.decide()
+
+    if not decision.waiting:
+        return
+    last = max(decision.waiting, key=case.rank)
+    behind = {n for n in (*decision.admitted, *decision.waiting) if case.rank(n) > case.rank(last)}
+    kept = [entry for entry in case.queue.entries if entry.name not in behind]
+    fewer = Case(replace(case.queue, entries=kept), case.limits).decide()
+    assert fewer.waiting == decision.waiting
+
+
+@LAWS
+@given(cases())
+def test_held_and_blocked_entries_are_never_admitted(case):
+    decision = case.decide()
+
+    assert not set(decision.admitted) & set(case.queue.blocked)
+
+
+@LAWS
+@given(cases(), st.randoms(use_true_random=False))
+def test_the_order_in_which_things_are_listed_decides_nothing(case, random):
+    shuffled = list(case.queue.entries)
+    random.shuffle(shuffled)
+    states = dict(random.sample(sorted(case.queue.states.items()), len(case.queue.states)))
+
+    again = Case(replace(case.queue, entries=shuffled, states=states), case.limits).decide()
+
+    assert again == case.decide()
+
+
+def test_a_second_look_at_the_same_moment_admits_nobody_else():
+    """What was admitted counts at once, as the machine that it will be."""
+
+    @LAWS
+    @given(cases())
+    def check(case):
+        decision = case.decide()
+        states = dict(case.queue.states)
+        for name in decision.admitted:
+            admitted = {"stage": Stage.ADMITTED, "vcpus": case.entries[name].vcpus,
+                        "admitted_at": NOW}  # fmt: skip
+            states[name] = states[name].model_copy(update=admitted)
+        again = Case(replace(case.queue, states=states), case.limits).decide()
+        assert not [n for n in again.admitted if decision.waiting[n].because is Because.ROOM]
+
+    check()
+
+
+_SCRIPT = """
+import json, sys
+from tests.unit.model.test_admission_laws import decide_sample
+print(json.dumps(decide_sample()))
+"""
+
+
+def decide_sample():
+    """Decide about a queue with ties of every kind; the input is the same in every process."""
+    entries = [
+        make_entry(
+            f"{n:04d}", ("member", "claims")[n % 2], payer=("acme", "pea", "zeta")[n % 3],
+            priority=(100, 500)[n % 2], vcpus=n % 7 + 1, is_backfill=n % 5 == 0,
+            capacity_type=("spot", "on-demand", "spot-then-on-demand")[n % 3],
+            max_runtime=(60, 36_000)[n % 2],
+        )
+        for n in range(60)
+    ]  # fmt: skip
+    states = {
+        entry.name: EntryState(
+            sequence=n + 1, stage=Stage.LAUNCHED if n < 6 else Stage.WAITING,
+            vcpus=entry.vcpus if n < 6 else 0, launched_at=NOW if n < 6 else None,
+        )
+        for n, entry in enumerate(entries)
+    }  # fmt: skip
+    limits = Limits(vcpus=40, spot=12, payers={"acme": 16}, jobs={"claims": 20})
+    queue = Queue(entries, states, {entry.name: POOLS[0] for entry in entries})
+    decision = admit(queue, {POOLS[0]: limits}, NOW)
+    waiting = [[name, wait.reason, wait.behind] for name, wait in decision.waiting.items()]
+    return [list(decision.admitted), waiting]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4711"])
+def test_the_same_input_gives_the_same_answer_in_any_process(seed):
+    root = str(Path(__file__).parents[3])
+    environ = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": root}
+
+    found = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], capture_output=True, check=True, env=environ, cwd=root
+    )
+
+    answer = json.loads(found.stdout)
+    assert answer == decide_sample()
+    assert answer[0]
+    assert answer[1]
+
+
+@LAWS
+@given(st.lists(st.sampled_from([100, 500, 900]), min_size=2, max_size=8), st.integers(1, 4))
+def test_equal_machines_are_admitted_strictly_by_priority(priorities, room):
+    entries = [make_entry(f"{n:04d}", priority=p, vcpus=2) for n, p in enumerate(priorities)]
+    states = {entry.name: EntryState(sequence=n) for n, entry in enumerate(entries)}
+    queue = Queue(entries, states, {entry.name: POOLS[0] for entry in entries})
+
+    decision = admit(queue, {POOLS[0]: Limits(vcpus=2 * room)}, NOW)
+
+    by_name = {entry.name: entry.priority for entry in entries}
+    line = [by_name[name] for name in (*decision.admitted, *decision.waiting)]
+    assert all(first >= second for first, second in pairwise(line))
+    assert len(decision.admitted) == min(room, len(entries))

@@ -1,0 +1,129 @@
+"""Order inside a payer, across runs."""
+
+import pytest
+
+from airflow_ephemeral_ec2.model.order import (
+    DatedJob,
+    DatedKey,
+    History,
+    OpenJobs,
+    Recorded,
+    dependencies_of,
+    find_open_obstacle,
+    find_recorded_obstacle,
+    find_stale_inputs,
+    parse_history,
+    sum_up,
+)
+from tests.unit.model.queue_entries import make_entry
+
+MEMBER = DatedKey("acme", "member", "2026-03-01")
+CLAIMS = make_entry("c", "claims", depends_on=("member",))
+
+
+def recorded(asked, *names):
+    return sum_up(asked, parse_history(names))
+
+
+def one(*jobkeys):
+    return [DatedJob(jobkey, 0, 1) for jobkey in jobkeys]
+
+
+def test_one_success_in_whatever_run_is_enough():
+    found = recorded(one("r1", "r2"), "r1-a1-job_failed.json", "r2-a1-succeeded.json")
+
+    assert found == Recorded(True)
+
+
+def test_a_success_that_ran_again_and_failed_is_none():
+    found = recorded(one("r1"), "r1-a1-succeeded.json", "r1-a10-job_failed.json")
+
+    assert not found.has_succeeded
+    assert found.text == "it ended: job failed"
+
+
+def test_an_array_needs_all_its_parts():
+    asked = [DatedJob(f"r{n}", n, 2) for n in range(2)]
+
+    assert recorded(asked, "r0-a1-succeeded.json").text == "only some of its parts have succeeded"
+    assert recorded(asked, "r0-a1-succeeded.json", "r1-a2-succeeded.json").has_succeeded
+
+
+def test_a_part_that_skipped_itself_is_not_missing_but_a_job_that_only_skipped_is():
+    asked = [DatedJob(f"r{n}", n, 2) for n in range(2)]
+
+    assert recorded(asked, "r0-a1-succeeded.json", "r1-a1-skipped.json").has_succeeded
+    assert not recorded(asked, "r0-a1-skipped.json", "r1-a1-skipped.json").has_succeeded
+    assert not recorded(one("r1"), "r1-a1-skipped.json").has_succeeded
+
+
+def test_parts_of_arrays_of_two_sizes_do_not_make_one():
+    asked = [DatedJob("r0", 0, 2), DatedJob("r1", 1, 3)]
+
+    assert not recorded(asked, "r0-a1-succeeded.json", "r1-a1-succeeded.json").has_succeeded
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [([], "nobody has asked for it yet"), (one("r1"), "it has not ended yet")],
+)
+def test_what_is_missing_is_said(asked, text):
+    assert sum_up(asked, History()) == Recorded(False, text=text)
+
+
+def test_a_success_whose_input_ran_again_is_stale():
+    found = recorded(one("r1"), "r1-a1-succeeded.json", "r1-a1.stale.json")
+
+    assert found == Recorded(True, is_stale=True)
+    assert find_stale_inputs(CLAIMS, {MEMBER: found}) == (MEMBER,)
+
+
+def test_a_fresh_success_beside_a_stale_one_is_fresh():
+    names = ["r1-a1-succeeded.json", "r1-a1.stale.json", "r2-a1-succeeded.json"]
+
+    assert not recorded(one("r1", "r2"), *names).is_stale
+
+
+def test_names_that_are_not_records_are_passed_over():
+    assert parse_history(["order-1.000-hold-ab.json", "x", "r1-a1-succeeded"]) == History()
+
+
+def test_an_open_attempt_of_a_dependency_blocks():
+    member = make_entry("m", "member", title="acme/member 2026-03-01, attempt 2")
+
+    why = find_open_obstacle(CLAIMS, OpenJobs([CLAIMS, member]))
+
+    assert why == "waits for acme/member 2026-03-01, attempt 2, which is not over"
+
+
+@pytest.mark.parametrize("changes", [{"payer": "pea"}, {"business_date": "2026-02-28"}])
+def test_other_payers_and_dates_do_not_block(changes):
+    assert find_open_obstacle(CLAIMS, OpenJobs([make_entry("m", "member", **changes)])) is None
+
+
+def test_a_missing_success_blocks_and_is_named():
+    why = find_recorded_obstacle(CLAIMS, {MEMBER: Recorded(False, text="it ended: x")}, None)
+
+    assert why == "waits for a success of acme/member 2026-03-01: it ended: x"
+    assert find_recorded_obstacle(CLAIMS, {MEMBER: Recorded(True)}, None) is None
+
+
+def test_an_override_waits_for_nothing():
+    entry = make_entry(
+        "c", depends_on=("member",), in_order_by_date=True, order_override="the payer called"
+    )
+    earlier = make_entry("e", business_date="2026-02-28")
+
+    assert dependencies_of(entry) == ()
+    assert find_open_obstacle(entry, OpenJobs([make_entry("m", "member"), earlier])) is None
+
+
+def test_in_order_by_date_waits_for_the_date_before():
+    entry = make_entry("c", in_order_by_date=True)
+    earlier = make_entry("e", business_date="2026-02-28")
+    key = DatedKey("acme", "claims", "2026-02-28")
+
+    assert "in_order_by_date" in find_open_obstacle(entry, OpenJobs([entry, earlier]))
+    assert find_open_obstacle(earlier, OpenJobs([entry, earlier])) is None
+    assert "in_order_by_date" in find_recorded_obstacle(entry, {key: Recorded(False)}, "2026-02-28")
+    assert find_recorded_obstacle(entry, {key: Recorded(True)}, "2026-02-28") is None
