@@ -329,6 +329,13 @@ SEEDED_BUGS = (
         ("tests/unit/triggers/test_trigger_kill.py",),
     ),
     SeededBug(
+        "a kill without a thread is dropped when Airflow cancels twice",
+        "triggers/ec2.py",
+        "await asyncio.shield(kill)",
+        "await kill",
+        ("tests/unit/triggers/test_trigger_kill.py",),
+    ),
+    SeededBug(
         "a deferred task has no execution_timeout",
         "triggers/ec2.py",
         "        return None if is_over else max(self.ends_at - store.clock.now(), 0.0)",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Airflow 3.3 tells a trigger that its task was killed; before, it only cancels it."""
 
+_kills: set[asyncio.Future[None]] = set()
+"""Kills that are being done: asyncio itself holds them weakly."""
+
 
 class EphemeralEC2Trigger(BaseTrigger):
     """
@@ -188,8 +191,14 @@ class EphemeralEC2Trigger(BaseTrigger):
         await self._kill_if_abandoned()
 
     async def _kill_if_abandoned(self) -> None:
-        if self.kill_on_cancel and self.identity:
-            await asyncio.to_thread(self._kill_unless_deferred)
+        if not (self.kill_on_cancel and self.identity):
+            return
+        # Airflow cancels again a second later, whatever the trigger is doing (``to_cancel`` in
+        # ``triggerer_job_runner``): a kill that still waits for a thread must not be lost by it.
+        kill = asyncio.ensure_future(asyncio.to_thread(self._kill_unless_deferred))
+        _kills.add(kill)
+        kill.add_done_callback(_kills.discard)
+        await asyncio.shield(kill)
 
     @property
     def _has_task(self) -> bool:

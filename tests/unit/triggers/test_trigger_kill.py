@@ -1,6 +1,8 @@
 """What a cancelled trigger does to its attempt, by what Airflow and the bucket say."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,3 +70,27 @@ def test_a_job_that_nobody_awaits_lives(cancelled, record, store):
     cancelled("failed", kill_on_cancel=False)
 
     assert store.read_kill(f"{record.jobkey}-a1") is None
+
+
+def test_a_kill_that_waits_for_a_thread_survives_a_second_cancellation(record, store, monkeypatch):
+    """Twenty tasks are marked at once; Airflow cancels ``on_kill`` itself a second later."""
+    monkeypatch.setattr(ec2, "read_task_state", lambda identity: "failed")
+    trigger = EphemeralEC2Trigger(record.jobkey, 1, "aws_default", "us-east-1", identity=IDENTITY)
+    free = threading.Event()
+
+    async def cancel_twice():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        busy = asyncio.ensure_future(asyncio.to_thread(free.wait, 30))
+        await asyncio.sleep(0.05)
+        killing = asyncio.ensure_future(trigger.on_kill())
+        await asyncio.sleep(0.05)
+        killing.cancel()
+        await asyncio.wait([killing])
+        free.set()
+        await busy
+        while ec2._kills:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(cancel_twice(), 30))
+
+    assert store.read_kill(f"{record.jobkey}-a1") is not None
