@@ -148,15 +148,9 @@ def test_B6_a_machine_that_may_not_take_the_lock_does_not_run(engine):
 
 
 @pytest.mark.parametrize(
-    ("body", "outcome"),
-    [
-        (b"rubbish", "setup_failed"),
-        (b"", "setup_failed"),
-        (b'{"instance_id": "i-0", "nonce": "another"}', "tampered"),
-        (b"{}", "tampered"),
-    ],
+    "body", [b"rubbish", b"", b'{"instance_id": "i-0", "nonce": "another"}', b"{}"]
 )
-def test_a_lock_that_is_not_ours_lets_nobody_run(engine, body, outcome):
+def test_a_lock_that_is_not_ours_lets_nobody_run(engine, body):
     """Somebody writes to the lock's key before the machine is up."""
     opened = engine.counted()
     key = contract.start_lock_key("demo", opened.jobkey, 1, opened.record.nonce)
@@ -165,4 +159,4 @@ def test_a_lock_that_is_not_ours_lets_nobody_run(engine, body, outcome):
     found = engine.wait(opened)
 
     assert engine.runs == 0
-    assert (found.outcome, found.budget) == (outcome, "none")
+    assert (found.outcome, found.budget) == ("tampered", "none")

@@ -1,6 +1,7 @@
 """The command line in this process: what it returns and what it writes."""
 
 import json
+import logging
 from dataclasses import dataclass
 
 import pytest
@@ -24,6 +25,8 @@ def call(capsys, monkeypatch, tmp_path):
     for name in ("ENVIRONMENT", "BUCKET", "REGION"):
         monkeypatch.delenv(f"AIRFLOW__EPHEMERAL_EC2__{name}", raising=False)
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "no-airflow"))
+    # The commands run without Airflow; here it may be there, and Airflow 2 logs to stdout.
+    monkeypatch.setattr(logging.root, "handlers", [])
 
     def run(*arguments) -> Call:
         capsys.readouterr()
