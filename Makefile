@@ -1,7 +1,7 @@
 # Everything sets itself up in .venv; a warm run installs nothing. Python 3.11+ and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine attempts drills killing
+.PHONY: help demo test lint fix screenshots clean unit integration system lowest engine nightly mutation machine attempts longer drills killing
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -39,7 +39,7 @@ unit: .venv/ready
 engine: .venv/ready ## The state machine of the whole engine, a bounded number of examples
 	PYTHONHASHSEED=0 $(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
-nightly: attempts drills killing mutation ## All attempts, 20 drills, 20 kills of each kind, all seeded bugs, 4,000 examples of the state machine
+nightly: attempts drills killing mutation longer ## All attempts, 20 drills, 20 kills of each kind, all seeded bugs, 4,000 examples of the state machine
 	PYTHONHASHSEED=0 STATE_MACHINE_EXAMPLES=4000 $(NO_PROXY_HERE) $(BIN)/python $(PYTEST) tests/state_machine
 
 machine: .venv/ready ## Boots the product's user data on real cloud-init and systemd (root, Debian)
@@ -56,6 +56,9 @@ system: .venv/ready
 
 attempts: .venv/ready .venv-lowest/ready ## Every case of docs/attempts.md on Airflow 2.11 and 3.3; prints the table
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -s -m nightly tests/system/test_attempts.py
+
+longer: .venv/ready .venv-lowest/ready ## Files and payer runs on both Airflows
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -m nightly tests/system/test_files.py tests/system/test_payer_runs.py
 
 drills: .venv/ready ## kill -9 of Airflow's parts while ten jobs run: ROUNDS=20 SEED=1
 	@$(BIN)/python -m tests.system.drills --rounds $(or $(ROUNDS),20) --seed $(or $(SEED),1) $(if $(LEASE),--lease $(LEASE))

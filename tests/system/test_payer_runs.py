@@ -130,7 +130,14 @@ def postgres():
         made.stop()
 
 
-@pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: version.name)
+PLAYED = [
+    # The form and the assets on Airflow 2.11 take minutes; `make nightly` has the time.
+    pytest.param(v, id=v.name, marks=[pytest.mark.nightly] if v.name == "2.11" else [])
+    for v in VERSIONS
+]
+
+
+@pytest.fixture(scope="module", params=PLAYED)
 def world(request, postgres):
     with contextlib.ExitStack() as stack:
         home = postgres.folder / f"on-{request.param.name}"
