@@ -160,6 +160,7 @@ def _reader(name: str) -> Callable[[Instance], str | None]:
     fields: dict[str, Callable[[Instance], str | None]] = {
         "instance-id": lambda instance: instance.instance_id,
         "instance-state-name": lambda instance: instance.state,
+        "launch-time": lambda instance: instance.launched,
         "instance-type": lambda instance: instance.instance_type,
         "client-token": lambda instance: instance.token,
         "subnet-id": lambda instance: instance.subnet,
