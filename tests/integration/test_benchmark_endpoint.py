@@ -8,6 +8,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from airflow_ephemeral_ec2.hooks.fleet import find_launch_minutes
 from benchmarks.endpoint.throttle import EC2_BUCKETS
 from benchmarks.endpoint_process import BUCKET, fake_aws
 
@@ -153,6 +154,22 @@ def test_the_same_token_gives_the_same_instance(shared):
     by_token = [{"Name": "client-token", "Values": ["token-2"]}]
     found = ec2.describe_instances(Filters=by_token)["Reservations"]
     assert [r["Instances"][0]["InstanceId"] for r in found] == [other["InstanceId"]]
+
+
+def test_instances_are_found_by_the_minute_of_their_launch(shared):
+    ec2 = client(shared, "ec2")
+    made = launch(ec2, "token-minute", job="y")
+
+    for minutes, is_found in (
+        (find_launch_minutes([made["LaunchTime"].timestamp()]), True),
+        (find_launch_minutes([made["LaunchTime"].timestamp() - 3_600]), False),
+    ):
+        filters = [
+            {"Name": "launch-time", "Values": minutes},
+            {"Name": "client-token", "Values": ["token-minute"]},
+        ]
+        found = ec2.describe_instances(Filters=filters)["Reservations"]
+        assert bool(found) is is_found
 
 
 def test_pages_of_instances_hold_each_once(own, tmp_path):
