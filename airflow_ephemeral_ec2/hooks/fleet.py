@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
@@ -13,17 +13,19 @@ from botocore.parsers import ResponseParserError
 from airflow_ephemeral_ec2.contract import instance_arn
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, RequestRefusedError, nearest
 from airflow_ephemeral_ec2.hooks.aws_errors import UnreadableAnswerError, aws_call, error_code
+from airflow_ephemeral_ec2.hooks.garbage import without_collections
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.clients import Clients
 
 log = logging.getLogger(__name__)
+_Taken = TypeVar("_Taken")
 MAX_FILTER_VALUES = 200
 """EC2's limit per filter (EC2 API reference, "Filtering")."""
 MINUTES_AROUND = (-2, -1, 0, 1)
@@ -98,12 +100,13 @@ class Fleet:
     def find_machines(self) -> list[tuple[str, Observation]]:
         """Find all machines of this environment that EC2 shows, each with its attempt's name."""
         by_tag = {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
-        found = []
-        for instance, owner in self._describe_raw([by_tag]):
+
+        def take(instance: Mapping[str, Any], owner: str) -> tuple[str, Observation]:
             tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", ())}
             name = f"{tags.get(TAG_JOBKEY)}-a{tags.get(TAG_ATTEMPT)}"
-            found.append((name, self._observe(instance, owner)))
-        return found
+            return name, self._observe(instance, owner)
+
+        return self._describe_each([by_tag], take)
 
     def observe(
         self,
@@ -135,23 +138,30 @@ class Fleet:
     def _describe(
         self, filters: list[dict[str, Any]], wanted: AbstractSet[str] | None = None
     ) -> list[Observation]:
-        return [
-            self._observe(item, owner)
-            for item, owner in self._describe_raw(filters)
-            if wanted is None or item["InstanceId"] in wanted
-        ]
+        def take(instance: Mapping[str, Any], owner: str) -> Observation | None:
+            if wanted is not None and instance["InstanceId"] not in wanted:
+                return None
+            return self._observe(instance, owner)
 
-    def _describe_raw(self, filters: list[dict[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
-        found: list[tuple[Mapping[str, Any], str]] = []
-        with aws_call("ec2:DescribeInstances"):
-            pages = self.clients.ec2.get_paginator("describe_instances")
-            for page in pages.paginate(
-                Filters=filters,  # type: ignore[arg-type]  # plain mappings
-                PaginationConfig={"PageSize": 1000},
-            ):
+        return self._describe_each(filters, take)
+
+    def _describe_each(
+        self,
+        filters: list[dict[str, Any]],
+        take: Callable[[Mapping[str, Any], str], _Taken | None],
+    ) -> list[_Taken]:
+        """Take what is wanted of each instance, page by page: a page is large."""
+        pages = self.clients.ec2.get_paginator("describe_instances").paginate(
+            Filters=filters,  # type: ignore[arg-type]  # plain mappings
+            PaginationConfig={"PageSize": 1000},
+        )
+        found: list[_Taken] = []
+        with aws_call("ec2:DescribeInstances"), without_collections():
+            for page in pages:
                 for reservation in page["Reservations"]:
                     owner = reservation.get("OwnerId", "")
-                    found += [(item, owner) for item in reservation["Instances"]]
+                    taken = (take(item, owner) for item in reservation["Instances"])
+                    found += [one for one in taken if one is not None]
         return found
 
     def _observe(self, instance: Mapping[str, Any], owner: str) -> Observation:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from airflow_ephemeral_ec2.exceptions import AwsError, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, http_status
 from airflow_ephemeral_ec2.hooks.bucket import CHECKSUM, MAX_DOCUMENT_BYTES, Bucket, read_json
+from airflow_ephemeral_ec2.hooks.garbage import without_collections
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.queue import QueueEntry, QueueState
 from airflow_ephemeral_ec2.model.queue_orders import QueueOrder, parse_order_key
@@ -56,7 +57,9 @@ class QueueStore(Bucket):
 
     def list_queue(self) -> QueueListing:
         prefix = f"{self.environment}/queue/"
-        found = [key.removeprefix(prefix).removesuffix(".json") for key in self.list_keys(prefix)]
+        with without_collections():
+            keys = list(self.list_keys(prefix))
+        found = [key.removeprefix(prefix).removesuffix(".json") for key in keys]
         orders = {name.removeprefix(_ORDERS) for name in found if name.startswith(_ORDERS)}
         names = [name for name in found if not name.startswith(_ORDERS)]
         kills = {n.removesuffix(_KILL_SUFFIX) for n in names if n.endswith(_KILL_SUFFIX)}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
+from airflow_ephemeral_ec2.hooks.garbage import SparedHeap
 from airflow_ephemeral_ec2.triggers.headroom import Headroom
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class ControllerTask:
         self._poll_seconds = poll_seconds
         self._extra_looks: collections.deque[float] = collections.deque(maxlen=EXTRA_LOOKS)
         self._waiters: set[_Waiter] = set()
+        self._arrived, self._heap = 0, SparedHeap()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._has_passed = False
@@ -86,6 +88,8 @@ class ControllerTask:
         # Lines travel through an inbox, so that they are logged in the context of the one who waits.
         waiter = _Waiter(name, until_launch, asyncio.Queue())
         self._waiters.add(waiter)
+        self._arrived += 1
+        self._heap.update(len(self._waiters), self._arrived)
         self._wake.set()
         if self._task is None or self._task.done():
             # An empty context: it must not inherit the log context of the first trigger.
@@ -128,7 +132,9 @@ class ControllerTask:
                 self._wake.clear()
                 pause = await self._pass(controller, pause)
                 headroom.tell_if_short(controller.awaited)
+                self._heap.update(len(self._waiters), self._arrived)
                 await self._pause(controller, pause)
+            self._heap.update(0, self._arrived)
             await asyncio.to_thread(controller.release)
             # Somebody may have come while the lease was given back.
             if not self._waiters:

@@ -1,11 +1,13 @@
 """One controller serves all who wait, in a loop or on a worker."""
 
 import asyncio
+import gc
 import time
 
 import pytest
 
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
+from airflow_ephemeral_ec2.hooks.garbage import LEAST_WAITING
 from airflow_ephemeral_ec2.model.outcome import Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Times, conclude
 from airflow_ephemeral_ec2.triggers.waiting import ControllerTask, wait_in_this_thread
@@ -67,6 +69,27 @@ def test_all_who_wait_are_served_by_one_pass(outcome):
 
     assert first.outcome is second.outcome is outcome
     assert len(controller.asked) <= 3
+
+
+def test_a_thousand_who_wait_are_set_aside_from_collections_until_they_are_over(outcome):
+    names = [str(number) for number in range(LEAST_WAITING)]
+    controller = ScriptedController({}, dict.fromkeys(names, outcome))
+    frozen = []
+    follow, controller.follow = controller.follow, lambda asked: (
+        frozen.append(gc.get_freeze_count()), follow(asked)
+    )[1]  # fmt: skip
+
+    async def all_of_them():
+        task = ControllerTask(lambda: controller, 0.01)
+        await asyncio.gather(*(task.wait(name, print) for name in names))
+        async with asyncio.timeout(30):
+            while not controller.released:
+                await asyncio.sleep(0)
+
+    asyncio.run(all_of_them())
+
+    assert frozen[-1] > 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_each_line_of_the_story_is_told_once(outcome):
