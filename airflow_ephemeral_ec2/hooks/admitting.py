@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.launcher import Progress
-from airflow_ephemeral_ec2.model.admission import Admission, admit
+from airflow_ephemeral_ec2.model.admission import Admission, Rank, admit, rank
 from airflow_ephemeral_ec2.model.arrivals import name_pool
 from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.order import DatedKey
@@ -43,6 +43,12 @@ class Admitting:
         self._flaps: dict[str, float] = {}
         self._were_open: dict[str, DatedKey] = {}
         self._adoptions = 0
+        self._promoted: Mapping[str, int] = {}
+
+    def rank_of(self, name: str) -> Rank:
+        """Return the rank of an open attempt as of the last decision: the smaller one comes first."""
+        entry, sequence = self._open.memories[name].entry, self._ledger.entries[name].sequence
+        return rank(entry, sequence, self._promoted.get(name))
 
     def admit(
         self,
@@ -98,6 +104,7 @@ class Admitting:
         orders = [order for order in self._orders.values() if order is not None]
         obstacles = self._order.known_obstacles(entries, now) | blocked | self._predecessors()
         queue, limits = form_queue(entries, self._ledger.state, orders, obstacles)
+        self._promoted = queue.promoted
         states = {name: recall(state) for name, state in queue.states.items()}
         queue = replace(queue, states=states)
         rounds_left = ROUNDS

@@ -79,7 +79,7 @@ class Controller:
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
             store, self._ledger, self._open, fleet_for, self._watching.give_up,
-            self._watching.end_killed, renew, backstop, in_parallel,
+            self._watching.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
         )  # fmt: skip
 
     # -- what waiters ask ------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
 from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, Pending, Progress, Refused
-from airflow_ephemeral_ec2.model.admission import rank
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.lifetimes import scheduled_end
 from airflow_ephemeral_ec2.model.queue import Stage
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.open_attempts import Memory, OpenAttempts
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+    from airflow_ephemeral_ec2.model.admission import Rank
     from airflow_ephemeral_ec2.model.outcome import Observation, Verdict
 
 GAVE_SECONDS = 60.0
@@ -38,6 +38,7 @@ class Launching:
     :param give_up: ends an attempt that no placement takes
     :param end_killed: ends an attempt that was killed before its launch
     :param renew: makes the AWS clients anew, when their credentials have expired
+    :param rank_of: who of the admitted is launched first: the smaller one
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Launching:
         renew: Callable[[], None],
         backstop: Backstop,
         in_parallel: Parallel,
+        rank_of: Callable[[str], Rank],
     ) -> None:
-        self._in_parallel, self._end_killed = in_parallel, end_killed
+        self._in_parallel, self._end_killed, self._rank_of = in_parallel, end_killed, rank_of
         self._store, self._ledger, self._open = store, ledger, attempts
         self._fleet_for, self._give_up, self._renew = fleet_for, give_up, renew
         self._backstop = backstop
@@ -85,8 +87,7 @@ class Launching:
 
     def _turn(self, name: str) -> tuple[bool, object]:
         """Who was asked for already comes first, then the more important."""
-        state, entry = self._ledger.entries[name], self._open.memories[name].entry
-        return not state.is_asked, rank(entry, state.sequence)
+        return not self._ledger.entries[name].is_asked, self._rank_of(name)
 
     def _mark_asked(self, names: Sequence[str]) -> None:
         """Write down whom EC2 is about to be asked for: whoever takes over must ask again."""

@@ -8,6 +8,7 @@ from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, find_launch_min
 from airflow_ephemeral_ec2.hooks.launch_rate import Turnstile
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.model.queue import EntryState, Stage, recall
+from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
 from tests.unit.hooks.scripted import refusal
 
 
@@ -91,6 +92,28 @@ def test_who_was_admitted_and_not_asked_for_gives_its_room_to_a_more_important_o
     states = store.read_state()[0].entries
     assert states[f"{high.jobkey}-a1"].stage == "admitted"
     assert sum(state.stage == "waiting" for state in states.values()) == 1
+
+
+def test_who_is_promoted_while_launches_are_paced_is_launched_next(
+    controller, fleet, store, clock, submit
+):
+    """Room is there for all; EC2's pace is what they wait for."""
+    for number in range(8):
+        submit(f"{number}" * 40, payer=f"payer{number}")
+    controller.tick()
+    assert len(fleet.requests) == 5
+    target = OrderTarget(payer="payer7", job="claims")
+    store.write_order(
+        QueueOrder(
+            action=OrderAction.PROMOTE, target=target, by="ops", reason="late", at=clock.now()
+        )
+    )
+
+    clock.at += 0.5
+    controller.tick()
+
+    assert len(fleet.requests) == 6
+    assert controller.machine_of(f"{'7' * 40}-a1") == "i-5"
 
 
 def test_whom_ec2_may_have_been_asked_for_keeps_its_room():
