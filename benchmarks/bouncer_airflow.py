@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bouncer_trace import TracedJob
 
-REAL = {"seconds": (1.0, 4.0), "load": 2.0, "early": 0.0}
+REAL = {"seconds": (5.0, 15.0), "load": 2.0, "early": 0.0}
 """A machine is out for some seconds more than its work takes, so the load is higher than it says."""
 GRACE_SECONDS = 3.0
 """Two looks of the trigger (1 s each) and a call."""

@@ -21,6 +21,7 @@ from airflow_ephemeral_ec2.model.identity import (
 )
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_entry, plan_launch
+from airflow_ephemeral_ec2.model.record import conclude_tampered
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
@@ -93,9 +94,15 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     :raises CodeMissingError: the row's code was not pushed
     :raises ConfigurationError: the row cannot be launched
     :raises AwsError: AWS could not be asked
+    :raises TamperedObjectError: a record of the latest attempt is not ours
     """
     jobkey = name_jobkey(store.read_secret(), store.environment, order.identity)
-    choice = choose_attempt(store.last_attempt(jobkey), order.epoch)
+    try:
+        last = store.last_attempt(jobkey)
+    except TamperedObjectError as error:
+        _end_unqueued(store, jobkey, order, error)
+        raise
+    choice = choose_attempt(last, order.epoch)
     if choice.step is Step.ADOPT and is_being_ended(store, jobkey, choice.attempt):
         # Clearing a running task leaves its epoch as it was; its machine is on the way out.
         choice = AttemptChoice(Step.SUPERSEDE, choice.attempt + 1)
@@ -117,6 +124,35 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
         store.close_entry(entry_name(jobkey, choice.attempt))
         return OpenAttempt(AttemptChoice(Step.RETURN, choice.attempt), jobkey, None)
     return OpenAttempt(choice, jobkey, record)
+
+
+def _end_unqueued(
+    store: JobStore, jobkey: str, order: LaunchOrder, damage: TamperedObjectError
+) -> None:
+    """
+    Record the end of an attempt that never came into the queue, and whose record is not ours.
+
+    Its worker died between two writes. No controller knows of it, so nobody else would ever end
+    it, and a clear would fail for good. It has no machine: launches come from the queue alone.
+    """
+    number = store.last_number(jobkey)
+    if number is None or store.read_outcome(jobkey, number) is not None:
+        return
+    name = entry_name(jobkey, number)
+    if store.is_queued(name):
+        return
+    spec = order.spec
+    store.write_outcome(
+        conclude_tampered(name, None, str(damage), store.clock.now()).model_copy(
+            update={
+                "title": f"{spec.payer}/{spec.job} {order.business_date}",
+                "payer": spec.payer,
+                "job": spec.job,
+                "business_date": order.business_date,
+                "array_index": order.array_index,
+            }
+        )
+    )
 
 
 def is_being_ended(store: JobStore, jobkey: str, attempt: int) -> bool:

@@ -51,13 +51,10 @@ class JobStore(QueueStore, HistoryStore):
 
     def last_attempt(self, jobkey: str) -> PastAttempt | None:
         """Find the latest attempt of a job: one listing and at most two reads."""
-        prefix = f"{self.environment}/jobs/{jobkey}/a"
-        keys = set(self.list_keys(prefix))
-        names = [key.removeprefix(prefix).split("/") for key in keys]
-        numbers = [int(n) for n, *rest in names if n.isdecimal() and rest == ["launch.json"]]
-        if not numbers:
+        keys = self._list_attempts(jobkey)
+        last = self._last_number(jobkey, keys)
+        if last is None:
             return None
-        last = max(numbers)
         outcome = None
         if contract.outcome_key(self.environment, jobkey, last) in keys:
             outcome = self.read_outcome(jobkey, last)
@@ -69,6 +66,19 @@ class JobStore(QueueStore, HistoryStore):
                 raise
             epoch = ""
         return PastAttempt(last, epoch, None if outcome is None else outcome.outcome)
+
+    def last_number(self, jobkey: str) -> int | None:
+        """Find the number of the latest attempt, whether or not its record can be read."""
+        return self._last_number(jobkey, self._list_attempts(jobkey))
+
+    def _list_attempts(self, jobkey: str) -> set[str]:
+        return set(self.list_keys(f"{self.environment}/jobs/{jobkey}/a"))
+
+    def _last_number(self, jobkey: str, keys: set[str]) -> int | None:
+        prefix = f"{self.environment}/jobs/{jobkey}/a"
+        names = [key.removeprefix(prefix).split("/") for key in keys]
+        numbers = [int(n) for n, *rest in names if n.isdecimal() and rest == ["launch.json"]]
+        return max(numbers, default=None)
 
     def write_launch(self, record: LaunchRecord) -> LaunchRecord:
         """Freeze a launch record and return the winning one: ours, or who was first."""

@@ -55,6 +55,10 @@ class QueueStore(Bucket):
     def read_entry(self, name: str) -> QueueEntry | None:
         return self.read_model(self._entry_key(name), QueueEntry)
 
+    def is_queued(self, name: str) -> bool:
+        """Say whether an attempt has an entry, readable or not."""
+        return self.exists(self._entry_key(name))
+
     def list_queue(self) -> QueueListing:
         prefix = f"{self.environment}/queue/"
         with without_collections():

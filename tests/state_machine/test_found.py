@@ -148,3 +148,14 @@ def test_a_success_that_another_controller_saw_undone_is_not_believed_any_more(w
     assert world.oracle.violations == []
     assert outcomes(world) == ["succeeded", "killed", "superseded"]
     assert [machine.attempt[1] for machine in world.ec2.own] == [1, 1]
+
+
+@pytest.mark.parametrize("put", [2, 3])
+def test_an_attempt_that_never_came_into_the_queue_ends_though_its_record_is_not_ours(world, put):
+    world.open(CLAIMS, Fault("crash before", "put", put))
+    world.tamper("launch record", 0)
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered", "succeeded"]
