@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.cli.queue_orders import read_target, say_nearest
-from airflow_ephemeral_ec2.cli.queue_text import describe_until, printable, short_duration
+from airflow_ephemeral_ec2.cli.queue_text import describe_until, short_duration
 from airflow_ephemeral_ec2.exceptions import AwsError, ConfigurationError
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.model.admission import limits_of
 from airflow_ephemeral_ec2.model.order import DatedKey, dependencies_of
-from airflow_ephemeral_ec2.model.queue import Stage, find_refusal
+from airflow_ephemeral_ec2.model.plain_text import printable
+from airflow_ephemeral_ec2.model.queue import Stage
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction
 from airflow_ephemeral_ec2.model.queue_view import explain_ahead, view_queue
 
@@ -203,20 +204,13 @@ def _say_limit(limits: Limits) -> str:
 def _say_offers(view: QueueView, entry: QueueEntry, reader: QueueReader) -> list[str]:
     """Name what EC2 has refused of what the row asks for, as the launch record says."""
     try:
-        record = reader.store.read_launch(entry.jobkey, entry.attempt)
+        refused = reader.read_refused(entry, view.snapshot)
     except AwsError as error:
         return [f"the launch record cannot be read: {error}"]
-    names = [
-        name
-        for index in range(len(record.placements))
-        for name in (record.offering(index), record.quota(index))
-    ]
-    known, now = view.snapshot.state.unavailable, view.snapshot.now
     return [
-        f"unavailable: {name.partition('/')[2]} ({found.code}), asked again "
-        f"{describe_until(found.until, now)}"
-        for name in dict.fromkeys(names)
-        if (found := find_refusal(known, name, now)) is not None
+        f"unavailable: {what} ({found.code}), asked again "
+        f"{describe_until(found.until, view.snapshot.now)}"
+        for what, found in refused.items()
     ]
 
 

@@ -8,8 +8,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
-from airflow_ephemeral_ec2.cli.queue_text import printable
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, nearest
+from airflow_ephemeral_ec2.model.plain_text import printable
 from airflow_ephemeral_ec2.model.queue import Stage
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
 from airflow_ephemeral_ec2.model.spec import FORMS, NAME

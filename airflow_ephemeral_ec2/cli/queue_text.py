@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.plain_text import printable
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.queue_view import PoolTable, QueueRow, QueueView
@@ -86,8 +87,3 @@ def describe_until(at: float, now: float) -> str:
     """``in at most 12m 00s (01:24Z)``."""
     moment = datetime.fromtimestamp(at, UTC)
     return f"in at most {format_duration(max(at - now, 0.0))} ({moment:%H:%MZ})"
-
-
-def printable(text: str) -> str:
-    """Take out of somebody else's text what a terminal would act on."""
-    return "".join(char if char.isprintable() else "?" for char in text)

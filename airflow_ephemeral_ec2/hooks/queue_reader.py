@@ -9,7 +9,7 @@ from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
 from airflow_ephemeral_ec2.model.identity import entry_name
-from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.queue import Stage, find_refusal
 from airflow_ephemeral_ec2.model.queue_orders import QueueOrder, find_holds
 from airflow_ephemeral_ec2.model.queue_view import QueueSnapshot
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.model.order import DatedKey, FinishedAttempt
-    from airflow_ephemeral_ec2.model.queue import QueueEntry, QueueState
+    from airflow_ephemeral_ec2.model.queue import QueueEntry, QueueState, Unavailable
 
 _Found = TypeVar("_Found")
 LOOK_AGAIN_SECONDS = 15.0
@@ -81,6 +81,25 @@ class QueueReader:
                 except TamperedObjectError:
                     continue
         return sorted((order for order in found if order is not None), key=lambda o: o.at)
+
+    def read_refused(self, entry: QueueEntry, snapshot: QueueSnapshot) -> dict[str, Unavailable]:
+        """
+        Read what EC2 has nothing left of among what a row asks for: offering or quota -> refusal.
+
+        :raises AwsError: the launch record cannot be read
+        """
+        record = self.store.read_launch(entry.jobkey, entry.attempt)
+        names = [
+            name
+            for index in range(len(record.placements))
+            for name in (record.offering(index), record.quota(index))
+        ]
+        known = snapshot.state.unavailable
+        return {
+            name.partition("/")[2]: found
+            for name in dict.fromkeys(names)
+            if (found := find_refusal(known, name, snapshot.now)) is not None
+        }
 
     def list_known(self) -> dict[str, tuple[str, ...]]:
         """Return payer -> jobs that were ever asked for."""

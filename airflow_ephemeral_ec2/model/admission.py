@@ -44,6 +44,11 @@ class Wait:
     """When the room is there at the latest (bucket's clock), if it is the first and that is known."""
 
     @property
+    def shortage(self) -> str:
+        """``2 vCPU wanted, 0 of 96 free``: what is missing, without who is ahead."""
+        return self.reason.partition("; ")[0]
+
+    @property
     def key(self) -> tuple[str, str]:
         """What has to change before it is worth another line in a log."""
         text = self.reason if self.because in (Because.BLOCKED, Because.NEVER) else ""
@@ -248,10 +253,14 @@ def name_limits(limits: Limits) -> dict[str, int]:
     return {resource: vcpus for resource, vcpus in found.items() if vcpus is not None}
 
 
-def limits_of(entry: QueueEntry, limits: Limits) -> dict[str, int]:
-    """Name the limits that an entry counts against: its own first, the overall one last."""
-    known = name_limits(limits)
-    return {name: known[name] for name in _names_of(entry, entry.markets) if name in known}
+def limits_of(entry: QueueEntry, limits: Limits, market: str = "") -> dict[str, int]:
+    """
+    Name the limits that an entry counts against: its own first, the overall one last.
+
+    :param market: capacity type of its machine; empty: it has none yet
+    """
+    known, markets = name_limits(limits), (market,) if market else entry.markets
+    return {name: known[name] for name in _names_of(entry, markets) if name in known}
 
 
 def _names_of(entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:

@@ -111,6 +111,12 @@ def find_held(snapshot: QueueSnapshot, entry: QueueEntry) -> QueueOrder | None:
     return holds[-1] if holds else None
 
 
+def has_controller(snapshot: QueueSnapshot) -> bool:
+    """Say whether somebody acts on the queue now."""
+    lease = snapshot.state.lease
+    return lease is not None and lease.expires_at >= snapshot.now
+
+
 def describe_order(order: QueueOrder, now: float) -> str:
     """``by ops "bad file", 01:12Z``: the date only when it is another day."""
     moment, today = datetime.fromtimestamp(order.at, UTC), datetime.fromtimestamp(now, UTC)
@@ -248,7 +254,7 @@ def _warnings(snapshot: QueueSnapshot) -> list[str]:
             "Nobody is admitted before; the numbers here do not know what runs."
         )
     waits = any(known.stage is Stage.WAITING for known in state.entries.values())
-    if waits and (state.lease is None or state.lease.expires_at < snapshot.now):
+    if waits and not has_controller(snapshot):
         found.append("no controller acts now: nobody is admitted until a triggerer runs")
     used = {entry.table for entry in snapshot.entries}
     for table, known in sorted(state.tables.items()):
