@@ -179,3 +179,50 @@ def test_the_local_ec2_in_the_foreground_says_how_to_use_it_and_stops(acme, star
     assert pushed.returncode == 0, pushed.stderr
     assert (acme / "payers.lock.json").is_file()
     assert process.returncode == 0
+
+
+def test_what_a_faults_file_says_goes_wrong_from_the_start(acme, start, shell):
+    """The path is the user's, relative to where the user stands."""
+    (acme / "faults.yaml").write_text("- {kind: capacity, instance_type: m7i.*, count: 0}\n")
+    process = start("local", "--seed-from", "payers.yaml", "--faults", "faults.yaml")
+    exports = "".join(process.stdout.readline() for _ in range(8))
+
+    done = shell(
+        f"unset AWS_PROFILE\n{exports}\ncd acme; ephemeral-ec2 push payers.yaml\n"
+        "ephemeral-ec2 run payers.yaml acme member --date 2026-03-01 --aws"
+    )
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert done.returncode == 1, done.stderr
+    assert "InsufficientInstanceCapacity" in done.stderr
+    assert "no capacity" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "- {kind: sts}\n- {kind: capcity}\n",
+            [
+                "rule 2: kind: 'capcity' is not known",
+                "Did you mean 'capacity'?",
+                "allowed: capacity",
+            ],
+        ),
+        ("- {kind: 12}\n", ["rule 1: kind: '12' is not known; allowed: capacity"]),
+        ("kind: capacity\n", ["expected a list of rules, found dict"]),
+        (None, ["No such file or directory"]),
+    ],
+)
+def test_a_faults_file_that_is_wrong_is_refused_by_name(acme, start, text, words):
+    if text is not None:
+        (acme / "faults.yaml").write_text(text)
+    process = start("local", "--faults", "faults.yaml")
+
+    out, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, out) == (2, "")
+    for word in (str(acme / "faults.yaml"), *words):
+        assert word in errors
+    assert "Traceback" not in errors
