@@ -329,6 +329,13 @@ SEEDED_BUGS = (
         ("tests/unit/triggers/test_trigger_kill.py",),
     ),
     SeededBug(
+        "an attempt that is still the latest counts as replaced",
+        "triggers/ec2.py",
+        "        is_replaced = last is not None and last.attempt > self.attempt",
+        "        is_replaced = last is not None and last.attempt >= self.attempt",
+        ("tests/unit/triggers/test_trigger_kill.py",),
+    ),
+    SeededBug(
         "a kill without a thread is dropped when Airflow cancels twice",
         "triggers/ec2.py",
         "await asyncio.shield(kill)",
