@@ -1,4 +1,4 @@
-"""Payer DAGs as people run them: backfills, the trigger form, assets; on real Airflows."""
+"""Payer DAGs as people run them: backfills, the form, assets, alerts; on real Airflows."""
 # ruff: noqa: T201 - says where the logs are
 
 import contextlib
@@ -9,112 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from airflow_ephemeral_ec2.local.testing import local_ec2
-from tests.system.airflow_settings import EngineSettings
 from tests.system.airflow_versions import VERSIONS, AirflowThree
+from tests.system.alert_stage import CROWD, SECRET, begin_alerts, make_orphan, read_job_logs, stages
 from tests.system.attempt_evidence import machines_by_job
-from tests.system.demo_stage import seed
-from tests.system.payer_stage import read_traces, write_stage
+from tests.system.payer_world import DATES, RUNS, start
 from tests.system.postgres import Postgres
 from tests.system.services import wait_until
 
 pytestmark = pytest.mark.timeout(900)
-DATES = ("2026-03-01", "2026-03-02", "2026-03-03")
 OTHER = "2026-03-04"
-ENDED = {"success", "failed"}
-PARTS = {
-    "scheduler": "scheduler",
-    "triggerer": "triggerer",
-    "dag-processor": "dag-processor",
-    "api-server": "api-server",
-}
-RUNS = "SELECT run_id, state, run_type, logical_date FROM dag_run WHERE dag_id = %s"
-STATES = """
-SELECT task_id, map_index, state FROM task_instance WHERE dag_id = %s AND run_id = %s
-"""
-
-
-class World:
-    """One Airflow, one local EC2, and what the jobs have left."""
-
-    def __init__(self, airflow, cloud, runs, engine):
-        self.airflow, self.cloud, self.runs, self.engine = airflow, cloud, runs, engine
-
-    def traces(self, payer):
-        return {key[1:]: times for key, times in read_traces(self.runs).items() if key[0] == payer}
-
-    def counts(self, payer, dates=DATES):
-        """How often each job ran for each of these dates."""
-        traces = self.traces(payer)
-        jobs = ("member", "claims")
-        return {date: tuple(len(traces.get((job, date), ())) for job in jobs) for date in dates}
-
-    def run(self, dag_id, run_id, date=DATES[0], **conf):
-        """Start a run, wait for its end; returns {(task, part): state}."""
-        self.airflow.trigger(dag_id, run_id, date, **conf)
-        wait_until(
-            lambda: self.airflow.run_state(dag_id, run_id) in ENDED, 120, f"{dag_id} {run_id}"
-        )
-        return {tuple(row[:2]): row[2] for row in self.airflow.rows(STATES, dag_id, run_id)}
-
-    def launches(self, payer):
-        """Launch records of a payer, by run id of nobody: read from the bucket."""
-        s3, found = self.cloud.client("s3"), []
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.engine.bucket):
-            for item in page.get("Contents", ()):
-                if item["Key"].endswith("/launch.json"):
-                    body = s3.get_object(Bucket=self.engine.bucket, Key=item["Key"])["Body"]
-                    record = json.loads(body.read())
-                    if record["spec"]["payer"] == payer:
-                        found.append(record)
-        return found
-
-    def backfill(self, dag_id, behavior, *more, dates=(DATES[0], DATES[-1])):
-        """Begin the command as a person does; ``await_backfills`` waits for what comes of it."""
-        return self.airflow.components.command(
-            "backfill", "create", "--dag-id", dag_id, "--from-date", dates[0],
-            "--to-date", f"{dates[-1]}T23:00:00", "--reprocess-behavior", behavior, *more,
-        )  # fmt: skip
-
-    def await_backfills(self, **commands):
-        """Wait for commands and then for all runs of their payers; by payer."""
-        for command in commands.values():
-            command.wait(120)
-        for payer in commands:
-            self.await_runs(f"payer_{payer}")
-
-    def await_runs(self, dag_id):
-        """Wait until no run of a DAG is under way and no backfill is open."""
-        wait_until(
-            lambda: (
-                {row[1] for row in self.airflow.rows(RUNS, dag_id)} <= ENDED
-                and not self.airflow.rows(
-                    "SELECT id FROM backfill WHERE dag_id = %s AND completed_at IS NULL", dag_id
-                )
-            ),
-            240,
-            f"the runs of {dag_id}",
-        )
-
-
-def start(version, home, postgres, stack):
-    dags, runs = home / "dags", home / "runs"
-    home.mkdir()
-    home.chmod(0o755)
-    write_stage(dags, runs)
-    engine = EngineSettings(environment="main")
-    parts = {name: part for name, part in PARTS.items() if name in version.parts}
-    name = f"airflow_{version.name.replace('.', '_')}"
-    airflow = version(home / name, dags, postgres, engine, parts=parts)
-    stack.callback(airflow.stop)
-    # Runs that assets start are made where runs that cron starts are made.
-    airflow.components.environ["AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"] = "True"
-    cloud = stack.enter_context(local_ec2(seed(engine), home / "ec2", pending=0.1, stop_grace=1))
-    airflow.components.migrate()
-    airflow.start(cloud)
-    airflow.wait_until_ready()
-    airflow.wait_for_dags([f"payer_{name}" for name in ("acme", "bolt", "cora", "dana", "echo")])
-    return World(airflow, cloud, runs, engine)
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +176,88 @@ def test_a_backfill_takes_the_form_too_from_the_command_and_from_the_api(three):
     may = [row[2] for row in rows if row[3] is not None and row[3].month == 5]
     assert may == ["backfill", "backfill"]
     assert not [date for _, date in three.traces("bolt") if date.startswith("2026-05")]
+
+
+# -- alerts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(world):
+    """What was told of a failed job, of no capacity, of long waits and of an orphan."""
+    begin_alerts(world.airflow, world.cloud, DATES[0])
+    wait_until(lambda: world.airflow.run_state("payer_fay", "alerts") == "failed", 180, "fay")
+    ways = ["launched", "waiting", "waiting"]
+    wait_until(lambda: sorted(stages(world.cloud, world.engine).values()) == ways, 180, "gus")
+    (record,) = [one for one in world.launches("fay") if one["spec"]["job"] == "bad"]
+    orphan = make_orphan(world.cloud, world.engine, record)
+    standing = stages(world.cloud, world.engine)
+    states = world.run("alerting_reaper", "reap")
+    (world.runs / "go").touch()
+    assert set(states.values()) == {"success"}
+    return {"orphan": orphan, "runs": [job for job in standing if standing[job] == "launched"]}
+
+
+@pytest.fixture(scope="module")
+def mail(world, told):
+    """Return {event: {job: payload}}."""
+    events = ("failed", "no_capacity", "waiting", "orphan")
+    return {event: world.alerts(event) for event in events}
+
+
+def test_a_failed_job_is_told_with_its_exit_code_by_the_worker(mail):
+    payload = mail["failed"]["bad"]
+
+    assert sorted(mail["failed"]) == ["bad", "nowhere"]
+    assert (payload["payer"], payload["business_date"]) == ("fay", DATES[0])
+    assert (payload["attempt"], payload["outcome"]) == (1, "job_failed")
+    assert "65" in payload["reason"]
+    assert "payer_fay" in payload["link"]
+    assert payload["job_link"] == payload["link"]
+
+
+def test_missing_capacity_is_told_with_what_ec2_has_none_of(mail):
+    payload = mail["no_capacity"]["nowhere"]
+
+    assert sorted(mail["no_capacity"]) == ["nowhere"]
+    assert (payload["payer"], payload["business_date"]) == ("fay", DATES[0])
+    assert payload["outcome"] == "no_capacity"
+    assert "InsufficientInstanceCapacity" in payload["reason"]
+    assert "payer_fay" in payload["link"]
+
+
+def test_who_waits_too_long_is_told_behind_whom(mail, told):
+    waiting = mail["waiting"]
+
+    assert sorted([*waiting, *told["runs"]]) == sorted(CROWD)
+    second, last = sorted(waiting, key=lambda job: "behind" in waiting[job]["reason"])
+    holder = f"taken by gus/{told['runs'][0]} {DATES[0]} (launched "
+    assert "#1 in line: 2 vCPU wanted, 0 of 2 vCPU of payer gus free" in waiting[second]["reason"]
+    assert f"#2 in line, behind #1 gus/{second} {DATES[0]} (" in waiting[last]["reason"]
+    for payload in waiting.values():
+        assert payload["reason"].startswith("waits for ")
+        assert holder in payload["reason"]
+        assert (payload["payer"], payload["business_date"]) == ("gus", DATES[0])
+        assert "alerting_reaper" in payload["link"]
+        assert payload["job_link"].endswith("/a1/")
+
+
+def test_an_orphan_is_told_with_the_job_that_it_belonged_to_and_is_ended(world, mail, told):
+    payload = mail["orphan"]["bad"]
+
+    assert list(mail["orphan"]) == ["bad"]
+    assert (payload["payer"], payload["business_date"]) == ("fay", DATES[0])
+    assert told["orphan"] in payload["reason"]
+    assert "its attempt is over" in payload["reason"]
+    assert "alerting_reaper" in payload["link"]
+    assert payload["job_link"].endswith("/a1/")
+    world.cloud.wait_for_state(told["orphan"], "terminated")
+
+
+def test_no_alert_has_a_word_of_what_the_job_printed(world, mail):
+    text = (world.home / "alerts.jsonl").read_text(encoding="utf-8")
+
+    assert read_job_logs(world.cloud, world.engine).count(SECRET) == 2  # stdout and stderr
+    assert not [word for word in SECRET.split() if word in text]
 
 
 def test_no_attempt_had_two_machines_and_none_is_left(world):
