@@ -1,10 +1,9 @@
-"""Fixtures that many tests share; each makes one thing."""
+"""What must be so before anything is imported, and the fixtures that many tests share."""
 
 import atexit
 import gc
 import os
 import tempfile
-import uuid
 
 # Airflow and moto make millions of objects that live as long as the tests; to look through all of
 # them again and again is a fifth of the time. Pytest itself collects at the end.
@@ -16,113 +15,15 @@ atexit.register(_HOME.cleanup)
 os.environ["AIRFLOW_HOME"] = _HOME.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-import boto3
-import pytest
-from moto import mock_aws
 
-from airflow_ephemeral_ec2.hooks.ec2 import connect
-from airflow_ephemeral_ec2.hooks.job_store import JobStore
-from airflow_ephemeral_ec2.model.identity import TaskIdentity
-from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_launch
-from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec
-
-SPEC = {
-    "payer": "acme",
-    "job": "claims",
-    "command": ["python3", "claims.py"],
-    "instance_types": ["m7i.large", "m6i.large"],
-    "ami": "ami-0123456789abcdef0",
-    "subnets": ["subnet-0a1", "subnet-0b2"],
-    "security_groups": ["sg-0c3"],
-    "instance_profile": "payer-machine",
-    "region": "us-east-1",
-}
+def pytest_configure(config):
+    """Load the fixtures, and Airflow with them, but not where tests are only handed out: 2 s."""
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses", default=None):
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
-@pytest.fixture
-def make_spec():
-    def make(**changes) -> JobSpec:
-        return JobSpec.model_validate(SPEC | changes)
-
-    return make
-
-
-@pytest.fixture
-def make_record(make_spec):
-    def make(
-        *,
-        attempt: int = 1,
-        supersedes: int | None = None,
-        jobkey: str = "0" * 40,
-        epoch: str = "e1",
-        architecture: str = "x86_64",
-        may_retry: bool = True,
-        array_index: int = 0,
-        **changes,
-    ) -> LaunchRecord:
-        spec = make_spec(**changes)
-        sizes = {"large": 2, "xlarge": 4, "16xlarge": 64}
-        facts = LaunchFacts(
-            environment="test",
-            bucket="records",
-            jobkey=jobkey,
-            attempt=attempt,
-            supersedes=supersedes,
-            nonce="ab" * 16,
-            epoch=epoch,
-            identity=TaskIdentity("payer_acme", "manual__1", "claims"),
-            business_date="2026-03-01",
-            requested_at=1000.0,
-            image_id="ami-0123456789abcdef0",
-            image=ImageFacts(architecture=architecture, root_device="/dev/xvda"),
-            instance_types={
-                name: InstanceFacts(
-                    vcpus=sizes[name.split(".")[1]], memory_mib=8192, architecture="x86_64"
-                )
-                for name in spec.instance_types
-            },
-            code_sha256=None,
-            agent="def main(blob, sha): pass\n",
-            table_version="t1",
-            may_retry=may_retry,
-            array_index=array_index,
-        )
-        return plan_launch(spec, facts)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def s3():
-    """One S3 for all tests; making a client is what takes the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        with mock_aws():
-            yield boto3.client("s3", region_name="us-east-1")
-
-
-@pytest.fixture
-def store(s3):
-    """An empty bucket of record; its conditional writes are moto's own."""
-    bucket = f"records-{uuid.uuid4().hex[:12]}"
-    s3.create_bucket(Bucket=bucket)
-    return JobStore(s3, bucket, "test")
-
-
-@pytest.fixture(scope="session")
-def connection(s3):
-    """An Airflow connection to that AWS; making its clients is what takes the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://testkey:testsecret@/?region_name=us-east-1")
-        yield connect("aws_default", "us-east-1")
-
-
-@pytest.fixture
-def deployment(connection, store, monkeypatch):
-    """Airflow's settings for the bucket of this test."""
-    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__ENVIRONMENT", store.environment)
-    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", store.bucket)
-    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__REGION", "us-east-1")
-    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__POLL_INTERVAL", "0.2")
-    return connection
+def pytest_collection_finish(session):
+    """What is there now stays to the end: no collection looks at it again."""
+    gc.collect()
+    gc.freeze()

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import threading
+from types import SimpleNamespace
 
 from botocore.exceptions import ClientError
 
@@ -23,6 +25,7 @@ class SimulatedS3:
 
     def __init__(self, clock, watch):
         self._clock, self._watch = clock, watch
+        self._lock = threading.RLock()
         self.objects: dict[str, bytes] = {}
 
     def get_object(self, *, Bucket, Key):  # noqa: N803 - boto3's names
@@ -46,15 +49,16 @@ class SimulatedS3:
         IfMatch=None,  # noqa: N803
         **_facts,
     ):
-        found = self.objects.get(Key)
-        if IfMatch is not None and found is None:
-            raise s3_error("NoSuchKey", 404, "PutObject")
-        is_other = IfMatch is not None and _etag(found or b"") != IfMatch
-        if is_other or (IfNoneMatch == "*" and found is not None):
-            raise s3_error("PreconditionFailed", 412, "PutObject")
-        self._watch(Key, found, Body)
-        self.objects[Key] = Body
-        return self._answer(ETag=_etag(Body))
+        with self._lock:
+            found = self.objects.get(Key)
+            if IfMatch is not None and found is None:
+                raise s3_error("NoSuchKey", 404, "PutObject")
+            is_other = IfMatch is not None and _etag(found or b"") != IfMatch
+            if is_other or (IfNoneMatch == "*" and found is not None):
+                raise s3_error("PreconditionFailed", 412, "PutObject")
+            self._watch(Key, found, Body)
+            self.objects[Key] = Body
+            return self._answer(ETag=_etag(Body))
 
     def delete_object(self, *, Bucket, Key):  # noqa: N803
         self._watch(Key, self.objects.get(Key), None)
@@ -62,12 +66,21 @@ class SimulatedS3:
         return self._answer()
 
     def list_objects_v2(self, *, Bucket, Prefix, Delimiter=None):  # noqa: N803
-        found = sorted(key for key in self.objects if key.startswith(Prefix))
+        found = sorted(key for key in list(self.objects) if key.startswith(Prefix))
         if Delimiter is None:
             return self._answer(Contents=[{"Key": key} for key in found])
-        names = sorted({key.removeprefix(Prefix).partition(Delimiter)[0] for key in found})
-        folders = [{"Prefix": f"{Prefix}{name}{Delimiter}"} for name in names]
-        return self._answer(CommonPrefixes=folders)
+        parts = {key: key.removeprefix(Prefix).partition(Delimiter) for key in found}
+        folders = sorted({f"{Prefix}{name}{end}" for name, end, _ in parts.values() if end})
+        plain = [key for key, (_, end, _) in parts.items() if not end]
+        return self._answer(
+            Contents=[{"Key": key} for key in plain],
+            CommonPrefixes=[{"Prefix": folder} for folder in folders],
+        )
+
+    def get_paginator(self, operation):
+        """Everything is one page."""
+        call = getattr(self, operation)
+        return SimpleNamespace(paginate=lambda **request: iter([call(**request)]))
 
     def _answer(self, **fields):
         return {"ResponseMetadata": self._clock.metadata} | fields

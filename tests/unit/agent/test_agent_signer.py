@@ -6,7 +6,7 @@ import pytest
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.agent.signer import sign
@@ -37,7 +37,6 @@ def of_agent(service: str, method: str, path: str, headers, body: bytes) -> str:
 
 
 @given(key=text, body=bodies, method=st.sampled_from(["GET", "PUT"]))
-@settings(max_examples=60, deadline=None)
 def test_s3_signature_equals_botocores_for_any_key_and_body(key: str, body: bytes, method: str):
     path = "/bucket/" + quote(f"t/a:b/{key}", safe="/-_.~")
     headers = {"host": "s3.test", "if-none-match": "*"}
@@ -48,7 +47,6 @@ def test_s3_signature_equals_botocores_for_any_key_and_body(key: str, body: byte
 
 
 @given(body=bodies, target=text, service=st.sampled_from(["sts", "ssm", "secretsmanager"]))
-@settings(max_examples=60, deadline=None)
 def test_post_signature_equals_botocores_for_any_body(body: bytes, target: str, service: str):
     headers = {"host": "api.test", "content-type": "x/y; charset=utf-8", "x-amz-target": target}
 

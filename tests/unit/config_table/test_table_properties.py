@@ -4,7 +4,7 @@ import contextlib
 import string
 
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.config_table import check_table_text, explain_secret, load_table_text
@@ -75,7 +75,6 @@ def has_secret(rows: list[JobSpec]) -> bool:
 
 
 @given(tables())
-@settings(max_examples=25, deadline=None)
 def test_specs_written_as_yaml_are_read_as_the_same_specs(rows):
     assume(not has_secret(rows) and all("Name" not in spec.tags for spec in rows))
 
@@ -102,7 +101,6 @@ PLACES = [
 
 
 @given(st.sampled_from(PLACES), st.data())
-@settings(max_examples=40, deadline=None)
 def test_one_wrong_key_gives_a_problem_that_names_it(place, data):
     table = yaml.safe_load(yaml.safe_dump(TABLE))
     inner = table
@@ -129,7 +127,6 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=50, deadline=None)
 def test_a_strange_table_raises_nothing_but_a_table_error(value):
     text = yaml.safe_dump({"version": 1, "payers": {"a": {}}, "jobs": {"a": {}}, "x": value} | (
         value if isinstance(value, dict) else {}
@@ -140,7 +137,6 @@ def test_a_strange_table_raises_nothing_but_a_table_error(value):
 
 
 @given(st.text("{}[]:,-&*!|>'\"%@`?#\n\t abv1.~<", max_size=60) | st.binary(max_size=40))
-@settings(max_examples=200, deadline=None)
 def test_no_text_raises_anything_but_a_table_error(text):
     for name in ("t.yaml", "t.csv"):
         with contextlib.suppress(TableError):

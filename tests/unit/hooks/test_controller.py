@@ -561,10 +561,10 @@ def test_a_quota_after_an_unclear_answer_does_not_keep_a_kill_from_ending_it(
     assert outcome_of(controller, record).outcome is Outcome.KILLED
 
 
-def test_a_record_of_another_release_keeps_its_vcpus(controller, fleet, store, submit, s3):
+def test_a_record_of_another_release_keeps_its_vcpus(controller, fleet, store, submit):
     record = submit(limit=2)
     controller.tick()
-    s3.put_object(Bucket=store.bucket, Key=f"test/queue/{name_of(record)}.json", Body=b"{}")
+    store.s3.put_object(Bucket=store.bucket, Key=f"test/queue/{name_of(record)}.json", Body=b"{}")
     submit("b" * 40, limit=2)
     state, etag = store.read_state()
     store.write_state(state.model_copy(update={"lease": None}), etag)

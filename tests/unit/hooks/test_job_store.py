@@ -14,6 +14,12 @@ from airflow_ephemeral_ec2.model.queue import QueueState
 from airflow_ephemeral_ec2.model.record import Times, conclude
 
 
+@pytest.fixture
+def store(moto_store):
+    """What moto checks counts here."""
+    return moto_store
+
+
 class LosesAnswers:
     """An S3 client that does what it is asked and then loses the answer, once."""
 

@@ -6,6 +6,12 @@ from airflow_ephemeral_ec2.exceptions import ConfigurationError, TableError
 from airflow_ephemeral_ec2.hooks.table_source import read_table
 
 
+@pytest.fixture
+def store(moto_store):
+    """The bucket that the client of the table sees."""
+    return moto_store
+
+
 def put(store, key, body):
     store.write_new(key, body.encode())
     return f"s3://{store.bucket}/{key}"

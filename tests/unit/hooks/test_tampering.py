@@ -23,7 +23,7 @@ BODIES = {
     "another schema version": b'{"version": 99}',
     "deep": b"[" * 100_000,
     "null": b"null",
-    "5 MB": b'{"version": 1, "x": "' + b"x" * 5_000_000 + b'"}',
+    "1 MB": b'{"version": 1, "x": "' + b"x" * 1_000_000 + b'"}',
 }
 CORRUPT = pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 

@@ -4,7 +4,7 @@ import claim_files
 import claims
 import polars as pl
 from coverage_spans import OPEN_END
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 ROSTER = pl.DataFrame(
@@ -93,7 +93,6 @@ wild = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(wild, max_size=8))
 def test_every_line_is_clean_or_quarantined_or_a_duplicate(changes):
     clean, rejected, duplicates = sort_out(*changes)

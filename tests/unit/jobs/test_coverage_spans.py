@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import coverage_spans
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 DAY_0 = date(2026, 1, 1)
@@ -61,7 +61,6 @@ def days_of(rows):
 segment = st.tuples(st.sampled_from("AB"), st.integers(0, 40), st.integers(0, 12))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(segment, max_size=12))
 def test_spans_cover_exactly_the_days_of_the_segments_and_lie_apart_in_order(drawn):
     rows = [(m, DAY_0 + timedelta(a), DAY_0 + timedelta(a + n)) for m, a, n in drawn]

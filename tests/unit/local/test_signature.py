@@ -7,7 +7,7 @@ from urllib.parse import quote
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.local.api_request import ApiRequest
@@ -32,7 +32,6 @@ def test_what_botocore_signs_is_accepted():
     assert signature_problem(request, SECRET, NOW) is None
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     key=st.text(st.sampled_from("abzAZ09-_.~:+@!*'()$&,;= /\u00e9"), min_size=1, max_size=30),
     body=st.binary(max_size=40),

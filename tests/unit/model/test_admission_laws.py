@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.model.admission import (
@@ -28,7 +28,6 @@ from airflow_ephemeral_ec2.model.spec import Limits
 from tests.unit.model.queue_entries import make_entry
 
 NOW = 100_000.0
-LAWS = settings(max_examples=60, deadline=None)
 POOLS = ("us-east-1/1", "eu-west-1/1")
 
 
@@ -143,7 +142,6 @@ def count_taken(case, admitted):
     return taken
 
 
-@LAWS
 @given(cases())
 def test_everybody_who_waits_is_admitted_or_told_why(case):
     decision = case.decide()
@@ -154,7 +152,6 @@ def test_everybody_who_waits_is_admitted_or_told_why(case):
     assert all(wait.reason for wait in decision.waiting.values())
 
 
-@LAWS
 @given(cases())
 def test_no_limit_is_ever_exceeded(case):
     """Machines that run, are being launched or are shutting down count."""
@@ -166,7 +163,6 @@ def test_no_limit_is_ever_exceeded(case):
             assert after[pool][name] <= max(most, before[pool][name])
 
 
-@LAWS
 @given(cases())
 def test_what_is_out_is_counted_as_the_plainest_count_says(case):
     taken = case.decide().taken
@@ -176,7 +172,6 @@ def test_what_is_out_is_counted_as_the_plainest_count_says(case):
         assert taken[pool] == {name: plain[pool][name] for name in name_limits(limits)}
 
 
-@LAWS
 @given(cases())
 def test_the_order_is_promoted_then_no_backfill_then_priority_date_arrival(case):
     def plain(name):
@@ -193,7 +188,6 @@ def test_the_order_is_promoted_then_no_backfill_then_priority_date_arrival(case)
         assert list(line) == sorted(line, key=plain)
 
 
-@LAWS
 @given(cases(all_limits.map(lambda found: found.model_copy(update={"fill_gaps": False}))))
 def test_without_gap_filling_nobody_is_passed_by_whom_he_shares_a_limit_with(case):
     decision = case.decide()
@@ -205,7 +199,6 @@ def test_without_gap_filling_nobody_is_passed_by_whom_he_shares_a_limit_with(cas
                 assert is_behind or wait.resource not in case.own(passed)
 
 
-@LAWS
 @given(cases(tight_limits, POOLS[:1]) | cases())
 def test_who_fills_a_gap_is_proven_to_be_gone_before_the_reserved_time(case):
     decision = case.decide()
@@ -220,7 +213,6 @@ def test_who_fills_a_gap_is_proven_to_be_gone_before_the_reserved_time(case):
                 assert gone <= wait.reserved_at
 
 
-@LAWS
 @given(cases(tight_limits, POOLS[:1]) | cases())
 def test_at_the_reserved_time_the_room_is_there(case):
     """Should everything that is out or admitted now run as long as it may."""
@@ -252,7 +244,6 @@ def _is_gone(case, decision, name, at):
     return state.is_ending or max(began + entry.max_lifetime, NOW) <= at
 
 
-@LAWS
 @given(cases())
 def test_own_limits_hold_back_only_those_that_share_them(case):
     decision = case.decide()
@@ -264,7 +255,6 @@ def test_own_limits_hold_back_only_those_that_share_them(case):
             assert case.shares_pool(name, wait.behind)
 
 
-@LAWS
 @given(cases())
 def test_the_overall_limit_is_reserved_for_the_first_it_has_no_room_for(case):
     """That one fits its own limits: nobody waits overall behind one who could not go anyway."""
@@ -283,7 +273,6 @@ def test_the_overall_limit_is_reserved_for_the_first_it_has_no_room_for(case):
                 assert case.rank(heads[0]) <= case.rank(name)
 
 
-@LAWS
 @given(cases())
 def test_who_is_larger_than_a_limit_or_blocked_holds_up_nobody(case):
     decision = case.decide()
@@ -298,7 +287,6 @@ def test_who_is_larger_than_a_limit_or_blocked_holds_up_nobody(case):
     assert {n: w for n, w in decision.waiting.items() if n not in idle} == others.waiting
 
 
-@LAWS
 @given(cases())
 def test_pools_do_not_know_of_each_other(case):
     both = case.decide()
@@ -312,7 +300,6 @@ def test_pools_do_not_know_of_each_other(case):
         assert alone.waiting == {n: w for n, w in both.waiting.items() if n in names}
 
 
-@LAWS
 @given(cases())
 def test_who_was_admitted_changes_nothing_for_those_ahead(case):
     """The decision is the same when those behind had never come."""
@@ -327,7 +314,6 @@ def test_who_was_admitted_changes_nothing_for_those_ahead(case):
     assert fewer.waiting == decision.waiting
 
 
-@LAWS
 @given(cases())
 def test_held_and_blocked_entries_are_never_admitted(case):
     decision = case.decide()
@@ -335,7 +321,6 @@ def test_held_and_blocked_entries_are_never_admitted(case):
     assert not set(decision.admitted) & set(case.queue.blocked)
 
 
-@LAWS
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_in_which_things_are_listed_decides_nothing(case, random):
     shuffled = list(case.queue.entries)
@@ -347,22 +332,18 @@ def test_the_order_in_which_things_are_listed_decides_nothing(case, random):
     assert again == case.decide()
 
 
-def test_a_second_look_at_the_same_moment_admits_nobody_else():
+@given(cases())
+def test_a_second_look_at_the_same_moment_admits_nobody_else(case):
     """What was admitted counts at once, as the machine that it will be."""
+    decision = case.decide()
 
-    @LAWS
-    @given(cases())
-    def check(case):
-        decision = case.decide()
-        states = dict(case.queue.states)
-        for name in decision.admitted:
-            admitted = {"stage": Stage.ADMITTED, "vcpus": case.entries[name].vcpus,
-                        "admitted_at": NOW}  # fmt: skip
-            states[name] = states[name].model_copy(update=admitted)
-        again = Case(replace(case.queue, states=states), case.limits).decide()
-        assert not [n for n in again.admitted if decision.waiting[n].because is Because.ROOM]
-
-    check()
+    states = dict(case.queue.states)
+    for name in decision.admitted:
+        admitted = {"stage": Stage.ADMITTED, "vcpus": case.entries[name].vcpus,
+                    "admitted_at": NOW}  # fmt: skip
+        states[name] = states[name].model_copy(update=admitted)
+    again = Case(replace(case.queue, states=states), case.limits).decide()
+    assert not [n for n in again.admitted if decision.waiting[n].because is Because.ROOM]
 
 
 _SCRIPT = """
@@ -412,7 +393,6 @@ def test_the_same_input_gives_the_same_answer_in_any_process(seed):
     assert answer[1]
 
 
-@LAWS
 @given(st.lists(st.sampled_from([100, 500, 900]), min_size=2, max_size=8), st.integers(1, 4))
 def test_equal_machines_are_admitted_strictly_by_priority(priorities, room):
     entries = [make_entry(f"{n:04d}", priority=p, vcpus=2) for n, p in enumerate(priorities)]
