@@ -25,5 +25,4 @@ def pytest_configure(config):
 
 def pytest_collection_finish(session):
     """What is there now stays to the end: no collection looks at it again."""
-    gc.collect()
     gc.freeze()

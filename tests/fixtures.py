@@ -9,6 +9,8 @@ import botocore.session
 import pytest
 from hypothesis import settings
 from moto import mock_aws
+from moto.core.base_backend import BaseBackend
+from moto.s3.models import S3Backend
 
 from airflow_ephemeral_ec2.hooks.ec2 import connect
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -19,8 +21,11 @@ from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec
 # To parse the models of AWS's services anew is nearly all that a new session's client takes.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
+# moto reads the file of S3's addresses twice for each request, should a setting have changed.
+S3Backend._url_module = BaseBackend._url_module
+
 # Laws are tried with few examples each time, and with many every night. ``-m hypothesis`` selects them.
-settings.register_profile("ordinary", max_examples=25, deadline=None)
+settings.register_profile("ordinary", max_examples=15, deadline=None)
 settings.register_profile("nightly", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 

@@ -1,6 +1,7 @@
 """Find the tests that are named after rows of the fault catalogue, and write the page."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def find_tests(folder: Path) -> Iterator[tuple[str, str, str]]:
                     yield row, str(path.relative_to(ROOT)), node.name
 
 
+@functools.cache
 def covered(folder: Path) -> dict[str, list[tuple[str, str]]]:
     """Return row -> (file, test) of its tests."""
     found: dict[str, list[tuple[str, str]]] = {}
