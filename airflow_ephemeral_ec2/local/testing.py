@@ -12,10 +12,11 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,6 +27,24 @@ from botocore.config import Config
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 20.0
+
+
+class _GrowingLog:
+    """The API log, of which each line is parsed once, however often somebody waits for the next."""
+
+    def __init__(self) -> None:
+        self._lines: list[dict[str, Any]] = []
+        self._offset = 0
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> list[dict[str, Any]]:
+        with self._lock, path.open("rb") as log:
+            log.seek(self._offset)
+            # A line that is half written is read when it is whole.
+            whole, end, _ = log.read().rpartition(b"\n")
+            self._offset += len(whole) + len(end)
+            self._lines += map(json.loads, whole.splitlines())
+            return list(self._lines)
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class LocalCloud:
     secret_access_key: str
     account: str
     process: "subprocess.Popen[str]"
+    _log: _GrowingLog = field(default_factory=_GrowingLog, repr=False, compare=False)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -64,7 +84,7 @@ class LocalCloud:
 
     def lines(self) -> list[dict[str, Any]]:
         """Read the API log as far as it goes."""
-        return [json.loads(line) for line in self.api_log.read_text("utf-8").splitlines()]
+        return self._log.read(self.api_log)
 
     def calls(self, action: str) -> list[dict[str, Any]]:
         return [line for line in self.lines() if line.get("action") == action]
