@@ -53,8 +53,9 @@ machine: .venv/ready ## Boots the product's user data on real cloud-init and sys
 mutation: .venv/ready ## Seeds bugs, one at a time, and shows which test turns red
 	$(NO_PROXY_HERE) $(BIN)/python -m tests.seeded_bugs
 
+# A file's tests share their local EC2: they stay in one process.
 integration: .venv/ready
-	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 3 tests/integration
+	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -n 3 --dist loadfile tests/integration
 
 system: .venv/ready
 	$(NO_PROXY_HERE) $(BIN)/python $(PYTEST) -m "not nightly" tests/system

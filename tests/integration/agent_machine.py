@@ -66,6 +66,7 @@ class Metadata(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _MetadataHandler)
         self.spot_action = False
         self.credentials_after = 0.0
+        self.asked: list[str] = []
         self.started = time.monotonic()
         self.access = {"AccessKeyId": "AKIDMACHINE", "SecretAccessKey": "s", "Token": "t"}
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -75,6 +76,7 @@ class Metadata(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def answer(self, path: str) -> str | None:
+        self.asked.append(path)
         role = "/latest/meta-data/iam/security-credentials/"
         if path == "/latest/dynamic/instance-identity/document":
             return json.dumps({"instanceId": INSTANCE, "region": REGION, "accountId": ACCOUNT})

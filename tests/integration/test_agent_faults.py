@@ -252,7 +252,10 @@ def test_sigterm_to_the_agent_stops_the_job_and_is_reported_as_interrupted(machi
 def test_sigterm_before_the_job_keeps_it_from_starting(machine):
     machine.metadata.credentials_after = 3600.0
     process = machine.start(sh("echo started"))
-    time.sleep(0.5)  # the agent has to have its handler; there is nothing to see from outside
+    wait_until(
+        lambda: any("security-credentials" in path for path in machine.metadata.asked),
+        what="the agent to want credentials, which it does when it has its handler",
+    )
 
     process.send_signal(signal.SIGTERM)
     machine.wait(10)
