@@ -7,6 +7,7 @@ import tempfile
 
 # Airflow and moto make millions of objects that live as long as the tests; to look through all of
 # them again and again is a fifth of the time. Pytest itself collects at the end.
+gc.disable()
 gc.set_threshold(100_000, 50, 100)
 
 # Before Airflow is imported for the first time: it must not touch the user's own home.
@@ -26,3 +27,4 @@ def pytest_configure(config):
 def pytest_collection_finish(session):
     """What is there now stays to the end: no collection looks at it again."""
     gc.freeze()
+    gc.enable()

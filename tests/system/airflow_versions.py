@@ -1,13 +1,18 @@
 """The oldest and the newest supported Airflow: how each is started, and driven as its users do."""
 
+import atexit
 import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 from tests.system.airflow_components import AirflowComponents, WarmCommands
 from tests.system.services import CHECKOUT, wait_until
 
+_TABLES = tempfile.TemporaryDirectory(prefix="airflow-tables-")
+"""What the first Airflow of each version made of an empty database."""
+atexit.register(_TABLES.cleanup)
 SCHEDULERS = {"scheduler": "scheduler", "scheduler-2": "scheduler"}
 QUERY = """
 SELECT dag_id, run_id, task_id, state, try_number, queued_by_job_id FROM task_instance
@@ -31,13 +36,22 @@ class Airflow:
             engine=engine,
             lease_seconds=lease_seconds,
         )
-        self._connect = lambda: postgres.connect(database)
+        self._postgres, self._database = postgres, database
         self._connection = None
+
+    def migrate(self):
+        """Make the tables, once for each version: it takes some ten seconds; waits."""
+        made = Path(_TABLES.name) / f"{self.name}.sql"
+        if made.exists():
+            self._postgres.restore(self._database, made)
+            return
+        self.components.migrate()
+        self._postgres.dump(self._database, made)
 
     def rows(self, query, *values):
         """Ask the database."""
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = self._postgres.connect(self._database)
         with self._connection.cursor() as cursor:
             cursor.execute(query, values or None)
             return cursor.fetchall()

@@ -119,7 +119,7 @@ class World:
             for case in self.cases.values():
                 if case.environment:
                     cloud.seed(**(seed(self.engine) | {"environment": case.environment}))
-            self.airflow.components.migrate()
+            self.airflow.migrate()
             self._note("database", began)
             self.airflow.start(cloud)
             self.airflow.wait_until_ready()

@@ -130,7 +130,7 @@ class Drill:
         self.cloud = stack.enter_context(
             local_ec2(seed(self.engine), self.home / "ec2", pending=0.1, stop_grace=1)
         )
-        self.airflow.components.migrate()
+        self.airflow.migrate()
         self.airflow.start(self.cloud)
         self.airflow.wait_until_ready()
         self.airflow.wait_for_dags(["drill"])

@@ -131,7 +131,7 @@ class KillingWorld:
         )
         self.machines = Machines(self.cloud.api_log)
         stack.callback(self.machines.close)
-        self.airflow.components.migrate()
+        self.airflow.migrate()
         self.airflow.start(self.cloud)
         self.airflow.wait_until_ready()
         self.airflow.wait_for_dags(self._dags)

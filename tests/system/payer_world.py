@@ -108,7 +108,7 @@ def start(version, home, postgres, stack):
     # Runs that assets start are made where runs that cron starts are made.
     airflow.components.environ["AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"] = "True"
     cloud = stack.enter_context(local_ec2(seed(engine), home / "ec2", pending=0.1, stop_grace=1))
-    airflow.components.migrate()
+    airflow.migrate()
     airflow.start(cloud)
     airflow.wait_until_ready()
     airflow.wait_for_dags(

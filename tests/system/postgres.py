@@ -92,6 +92,26 @@ class Postgres:
         connection.autocommit = True
         return connection
 
+    def dump(self, name, path):
+        """Write everything of a database to a file."""
+        part = path.with_suffix(".part")
+        self._run_program("pg_dump", name, "-f", part)
+        part.rename(path)
+
+    def restore(self, name, path):
+        """Fill an empty database from a file that ``dump`` wrote."""
+        self._run_program("psql", name, "-q", "-v", "ON_ERROR_STOP=1", "-f", path, "-o", os.devnull)
+
+    def _run_program(self, program, database, *options):
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "airflow", "-d", database]
+        ended = subprocess.run(
+            [str(find_programs() / program), *where, *map(str, options)],
+            capture_output=True, text=True, check=False, env=plain_environment(),
+        )  # fmt: skip
+        if ended.returncode:
+            message = f"{program} ended with {ended.returncode}:\n{ended.stderr}"
+            raise ServiceError(message)
+
     def stop(self):
         if self._service is not None:
             self._service.stop()

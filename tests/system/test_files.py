@@ -42,7 +42,7 @@ class FileWorld:
         stack.callback(self.airflow.stop)
         # Here DAGs run by themselves, that is the point.
         self.airflow.components.environ["AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"] = "True"
-        self.airflow.components.migrate()
+        self.airflow.migrate()
         self.airflow.start(self.cloud)
         self.airflow.wait_for_dags([DAG_ID, f"{DAG_ID}_files"])
 
