@@ -37,6 +37,9 @@ COMMANDS = {
 QUICK_TO_NOTICE = {
     # A dead part is noticed within seconds, not minutes; otherwise all is as Airflow has it.
     "AIRFLOW__CORE__PARALLELISM": "8",
+    # On a busy machine an import takes longer than 30 s; Airflow would reschedule the task for
+    # "Dag not found during start up", again and again.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "32",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "8",
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",

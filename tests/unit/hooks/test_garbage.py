@@ -20,9 +20,11 @@ from airflow_ephemeral_ec2.hooks.garbage import (
 
 @pytest.fixture(autouse=True)
 def _collector():
+    """Begin with nothing set aside, and leave it as the other tests have it."""
     assert gc.isenabled()
-    yield
     gc.unfreeze()
+    yield
+    gc.freeze()
     gc.enable()
 
 

@@ -72,6 +72,7 @@ def test_all_who_wait_are_served_by_one_pass(outcome):
 
 
 def test_a_thousand_who_wait_are_set_aside_from_collections_until_they_are_over(outcome):
+    gc.unfreeze()
     names = [str(number) for number in range(LEAST_WAITING)]
     controller = ScriptedController({}, dict.fromkeys(names, outcome))
     frozen = []
