@@ -429,9 +429,16 @@ SEEDED_BUGS = (
     SeededBug(
         "a success of older input is not marked",
         "hooks/watching.py",
-        "            stale = self._order.mark_stale(entry)",
+        "            staleness = self._order.mark_stale(entry, record.spec.depends_on, launched_at)",
         "            pass",
         ("tests/state_machine/test_found.py",),
+    ),
+    SeededBug(
+        "a success whose input was written again while it ran is not marked",
+        "model/order.py",
+        " or last_success.get(key, launched_at) > launched_at",
+        "",
+        ("tests/unit/hooks/test_staleness.py",),
     ),
     SeededBug(
         "a spot notice is taken for a lost host",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Spec)
@@ -104,12 +105,20 @@ class Bucket:
         return False
 
     def list_keys(self, prefix: str) -> Iterator[str]:
+        for item in self._list(prefix):
+            yield item["Key"]
+
+    def list_times(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """List keys, and when S3 got their objects (seconds since 1970, cut off)."""
+        for item in self._list(prefix):
+            yield item["Key"], item["LastModified"].timestamp()
+
+    def _list(self, prefix: str) -> Iterator[ObjectTypeDef]:
         with aws_call(f"list s3://{self.bucket}/{prefix}", bucket=self.bucket):
             pages = self.s3.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
                 self.observe(page)
-                for item in page.get("Contents", ()):
-                    yield item["Key"]
+                yield from page.get("Contents", ())
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the names between ``prefix`` and the next slash."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.contract import PHASE_SUPERSEDED, machine_prefix
 from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.order import NOTHING_STALE
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict, judge
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude
 from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.order import Staleness
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
     from airflow_ephemeral_ec2.model.spec import JobSpec
 
@@ -73,7 +75,7 @@ def write_ending(
     report: Report | None = None,
     *,
     has_console: bool = False,
-    makes_stale: tuple[str, ...] = (),
+    staleness: Staleness = NOTHING_STALE,
 ) -> None:
     """Record the outcome, then take the attempt out of the queue: in this order, for a crash."""
     if report is None or report.is_from_console:
@@ -93,7 +95,7 @@ def write_ending(
         root=_machine_uri(store, observation) if observation else "",
         is_from_console=report is not None and report.is_from_console,
         has_console=has_console,
-        makes_stale=makes_stale,
+        staleness=staleness,
     )
     store.write_outcome(outcome)
     store.close_entry(entry_name(record.jobkey, record.attempt))

@@ -7,7 +7,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.hooks.bucket import Bucket
+from airflow_ephemeral_ec2.hooks.bucket import Bucket, read_json
 from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.order import DatedJob, DatedKey, History, parse_history
 from airflow_ephemeral_ec2.model.outcome import Outcome
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
 log = logging.getLogger(__name__)
+WRITTEN_SLACK_SECONDS = 10.0
+"""S3 says in whole seconds when it got an object; the bucket's clock is off by no more than this."""
 _DATED = re.compile(r"([0-9A-Za-z-]+)(?:\.([0-9]{1,9})of([0-9]{1,9}))?")
 
 
@@ -39,13 +41,29 @@ class HistoryStore(Bucket):
         prefix = self._history_prefix(key)
         return parse_history(found.removeprefix(prefix) for found in self.list_keys(prefix))
 
-    def mark_stale(self, key: DatedKey, by: str) -> None:
-        """Mark the successes of a job and date: what they read has been written again."""
-        prefix = self._history_prefix(key)
+    def find_success(self, key: DatedKey, since: float) -> float | None:
+        """
+        Find when the newest success of a job and date was recorded, by the bucket's clock.
+
+        One listing; only the records that S3 got about ``since`` or later are read.
+
+        :param since: seconds since 1970, bucket's clock
+        :returns: the same; None: there is no success, or only older ones
+        """
+        prefix, found = self._history_prefix(key), []
+        for name, written_at in self.list_times(prefix):
+            finished = parse_history([name.removeprefix(prefix)]).finished
+            is_success = any(one.outcome == Outcome.SUCCEEDED for one in finished)
+            if is_success and written_at > since - WRITTEN_SLACK_SECONDS:
+                times = read_json(self.read_document(name)).get("times")
+                told = times.get("detected") if isinstance(times, dict) else None
+                found.append(told if isinstance(told, int | float) else written_at)
+        return max(found, default=None)
+
+    def mark_stale(self, key: DatedKey, name: str, by: str) -> None:
+        """Mark a success of a job and date: what it read has been written again."""
         body = json.dumps({"by": by, "at": self.clock.now()}).encode()
-        for attempt in self.read_history(key).finished:
-            if attempt.outcome == Outcome.SUCCEEDED:
-                self.write_new(f"{prefix}{attempt.name}.stale.json", body)
+        self.write_new(f"{self._history_prefix(key)}{name}.stale.json", body)
 
     def _history_prefix(self, key: DatedKey) -> str:
         return f"{self.environment}/history/{key.payer}/{key.job}/{key.business_date}/"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.model.order import (
     DatedKey,
     OpenJobs,
     Recorded,
+    Staleness,
     dependencies_of,
     find_open_obstacle,
     find_recorded_obstacle,
+    find_rewritten_inputs,
     find_stale_inputs,
+    has_any_success,
+    name_jobs,
     sum_up,
 )
+from airflow_ephemeral_ec2.model.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
+log = logging.getLogger(__name__)
 RECHECK_SECONDS = 600.0
 """What is missing is looked for again this often; what this controller concludes counts at once."""
 
@@ -112,20 +119,46 @@ class OrderBook:
         asked = self._store.find_by_date(key.payer, key.job, key.business_date)
         return sum_up(asked, self._store.read_history(key))
 
-    def mark_stale(self, entry: QueueEntry) -> tuple[DatedKey, ...]:
+    def mark_stale(
+        self, entry: QueueEntry, reads: Iterable[str], launched_at: float | None
+    ) -> Staleness:
         """
-        Mark the successes that were made of what ``entry`` has just written again.
+        Mark what the success of ``entry`` shows to be stale.
 
-        Returns the jobs whose outcome is stale now.
+        That is what was made of its older output, and itself, if its input was written again
+        while it ran.
+
+        :param reads: jobs that its row depends on, also where it need not wait for them
+        :param launched_at: when its machine was launched (bucket's clock); None: never
+        :raises AwsError: the bucket cannot be asked now; marking again later is harmless
         """
-        keys = [DatedKey(entry.payer, job, entry.business_date) for job in entry.dependents]
-        old = []
-        for key, recorded in zip(keys, self._in_parallel(self.read, keys), strict=True):
-            if recorded.has_succeeded:
-                self._store.mark_stale(key, entry.name)
-                self.forget(key)
-                old.append(key)
-        return tuple(old)
+        keys, inputs = name_jobs(entry, entry.dependents), name_jobs(entry, reads)
+        marked = zip(keys, self._in_parallel(lambda key: self._mark(key, entry.name), keys),
+                     strict=True)  # fmt: skip
+        old = () if launched_at is None else self._find_rewritten(inputs, launched_at)
+        if old:
+            log.warning("%s is stale: %s", entry.title, ", ".join(map(str, old)))
+            key = DatedKey.of(entry)
+            self._store.mark_stale(key, entry.name, by=", ".join(map(str, old)))
+            self.forget(key)
+        return Staleness(tuple(key for key, is_marked in marked if is_marked), old)
+
+    def _mark(self, key: DatedKey, by: str) -> bool:
+        """Mark all successes of a job and date; also the parts of an array that is not done."""
+        history = self._store.read_history(key)
+        for attempt in history.finished:
+            if attempt.outcome == Outcome.SUCCEEDED:
+                self._store.mark_stale(key, attempt.name, by)
+        self.forget(key)
+        return has_any_success(history)
+
+    def _find_rewritten(
+        self, keys: tuple[DatedKey, ...], launched_at: float
+    ) -> tuple[DatedKey, ...]:
+        recorded = dict(zip(keys, self._in_parallel(self.read, keys), strict=True))
+        times = self._in_parallel(lambda key: self._store.find_success(key, launched_at), keys)
+        newest = {key: at for key, at in zip(keys, times, strict=True) if at is not None}
+        return find_rewritten_inputs(keys, launched_at, recorded, newest)
 
     def _read_recorded(self, keys: Iterable[DatedKey], now: float) -> Mapping[DatedKey, Recorded]:
         known = {

@@ -15,7 +15,7 @@ from airflow_ephemeral_ec2.hooks.endings import (
 )
 from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
 from airflow_ephemeral_ec2.model.duration import format_duration
-from airflow_ephemeral_ec2.model.order import DatedKey
+from airflow_ephemeral_ec2.model.order import NOTHING_STALE, DatedKey, find_launch_time
 from airflow_ephemeral_ec2.model.outcome import (
     Kill,
     Observation,
@@ -267,10 +267,12 @@ class Watching:
         state, entry = self._ledger.entries[name], self._open.memories[name].entry
         times = AdmissionTimes(state.admitted_at, state.launched_at)
         record = self._open.record_of(name)
-        stale: tuple[DatedKey, ...] = ()
-        if verdict.outcome is Outcome.SUCCEEDED and entry.dependents:
+        staleness = NOTHING_STALE
+        if verdict.outcome is Outcome.SUCCEEDED:
             # Before the outcome: a crash in between marks again, and a mark is never missing.
-            stale = self._order.mark_stale(entry)
+            by_ec2 = observation.launched_at if observation else None
+            launched_at = find_launch_time(state.launched_at, by_ec2)
+            staleness = self._order.mark_stale(entry, record.spec.depends_on, launched_at)
         write_ending(
             self._store,
             record,
@@ -279,9 +281,9 @@ class Watching:
             observation,
             report,
             has_console=has_console,
-            makes_stale=tuple(str(key) for key in stale),
+            staleness=staleness,
         )
-        self._order.forget(DatedKey(entry.payer, entry.job, entry.business_date))
+        self._order.forget(DatedKey.of(entry))
         self._when_closed(entry)
         if state.launched_at is not None and observation is not None:
             lived = self._store.clock.now() - state.launched_at

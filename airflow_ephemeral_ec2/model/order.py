@@ -61,6 +61,19 @@ class History:
 
 
 @dataclass(frozen=True)
+class Staleness:
+    """What the success of one attempt says about what was made of older input."""
+
+    makes_stale: tuple[DatedKey, ...] = ()
+    """Jobs with a success that was made of what this attempt has written again."""
+    stale_inputs: tuple[DatedKey, ...] = ()
+    """What this attempt depends on and what was not, or not any more, up to date while it ran."""
+
+
+NOTHING_STALE = Staleness()
+
+
+@dataclass(frozen=True)
 class Recorded:
     """How one job of one payer stands for one business date, in whatever run."""
 
@@ -108,6 +121,11 @@ def sum_up(asked: Sequence[DatedJob], history: History) -> Recorded:
     return Recorded(False, text=_describe(last, any(good.values())))
 
 
+def has_any_success(history: History) -> bool:
+    """Whether the last attempt of some run has succeeded, be it one part of an array only."""
+    return any(one.outcome == Outcome.SUCCEEDED for one in _last_attempts(history).values())
+
+
 def _last_attempts(history: History) -> dict[str, FinishedAttempt]:
     last: dict[str, FinishedAttempt] = {}
     for attempt in sorted(history.finished, key=lambda one: one.attempt):
@@ -148,9 +166,12 @@ class OpenJobs:
 
 def dependencies_of(entry: QueueEntry) -> tuple[DatedKey, ...]:
     """Name what must have a recorded success before an entry may be admitted."""
-    if entry.order_override:
-        return ()
-    return tuple(DatedKey(entry.payer, job, entry.business_date) for job in entry.depends_on)
+    return () if entry.order_override else name_jobs(entry, entry.depends_on)
+
+
+def name_jobs(entry: QueueEntry, jobs: Iterable[str]) -> tuple[DatedKey, ...]:
+    """Name jobs of the payer and date of an entry."""
+    return tuple(DatedKey(entry.payer, job, entry.business_date) for job in jobs)
 
 
 def find_open_obstacle(entry: QueueEntry, open_jobs: OpenJobs) -> str | None:
@@ -190,3 +211,52 @@ def find_stale_inputs(
 ) -> tuple[DatedKey, ...]:
     """Name what an entry reads although it is stale."""
     return tuple(key for key in dependencies_of(entry) if recorded[key].is_stale)
+
+
+EC2_CLOCK_SECONDS = 5.0
+"""EC2 tells launch times in whole seconds of its own clock."""
+
+
+def find_launch_time(noted: float | None, by_ec2: float | None) -> float | None:
+    """
+    Say when a machine was launched, in seconds since 1970.
+
+    What the queue state has noted is by the same clock as all that is recorded. It is too late
+    where a controller died between launch and note, and its heir found the machine: EC2 knows.
+
+    :param noted: by the queue state, bucket's clock
+    :param by_ec2: by EC2's clock
+    """
+    if noted is None or by_ec2 is None:
+        return noted if by_ec2 is None else by_ec2
+    return by_ec2 if by_ec2 < noted - EC2_CLOCK_SECONDS else noted
+
+
+def find_rewritten_inputs(
+    inputs: Iterable[DatedKey],
+    launched_at: float,
+    recorded: Mapping[DatedKey, Recorded],
+    last_success: Mapping[DatedKey, float],
+) -> tuple[DatedKey, ...]:
+    """
+    Name the inputs of an attempt that were written again after its launch, or are stale.
+
+    :param inputs: what its row depends on, also where it need not wait for it
+    :param launched_at: seconds since 1970, bucket's clock
+    :param recorded: how the inputs stand
+    :param last_success: when the newest success of it was recorded, where there is one
+    """
+    return tuple(
+        key
+        for key in inputs
+        if recorded[key].is_stale or last_success.get(key, launched_at) > launched_at
+    )
+
+
+def describe_staleness(
+    job: str, makes_stale: Iterable[str], stale_inputs: Iterable[str]
+) -> list[str]:
+    """Say what a success of ``job`` made stale, and why it is stale itself; a line each."""
+    now = f"is stale now: it succeeded before this run of {job}; run it again"
+    why = "was written again after this launch, or is stale itself; run this again"
+    return [f"{key} {now}" for key in makes_stale] + [f"stale: {key} {why}" for key in stale_inputs]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.order import NOTHING_STALE, Staleness, describe_staleness
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
 from airflow_ephemeral_ec2.model.queue import QueueEntry
@@ -80,6 +81,8 @@ class OutcomeRecord(Spec):
     result_error: str | None = None
     makes_stale: tuple[str, ...] = ()
     """Jobs with a success for this date that was made of what this attempt has written again."""
+    stale_inputs: tuple[str, ...] = ()
+    """What it depends on and what was written again after its launch, or was stale."""
 
     @property
     def exit_text(self) -> str:
@@ -97,7 +100,7 @@ def conclude(
     root: str = "",
     is_from_console: bool = False,
     has_console: bool = False,
-    makes_stale: tuple[str, ...] = (),
+    staleness: Staleness = NOTHING_STALE,
 ) -> OutcomeRecord:
     """
     Write the outcome record.
@@ -106,7 +109,7 @@ def conclude(
     :param root: ``s3://bucket/key/prefix/`` of the machine
     :param is_from_console: the fields are those of the console marker
     :param has_console: the console output is kept beside the log
-    :param makes_stale: jobs whose success is older than what they read, from now on
+    :param staleness: which successes are older than what they read, from now on
     """
     found = fields or {}
     result, result_error = _keep_result(found, is_wanted=record.spec.push_result)
@@ -144,7 +147,8 @@ def conclude(
         log_dropped_bytes=(found.get("log") or {}).get("dropped_bytes", 0),
         result=result,
         result_error=result_error,
-        makes_stale=makes_stale,
+        makes_stale=tuple(map(str, staleness.makes_stale)),
+        stale_inputs=tuple(map(str, staleness.stale_inputs)),
     )
 
 
@@ -238,11 +242,7 @@ def describe_story(record: OutcomeRecord, log_policy: str = "none") -> list[str]
     if record.machine is not None:
         reason = record.machine.state_reason or "no reason given"
         lines.append(f"gone: {record.machine.instance_id} terminated ({reason})")
-    lines += [
-        f"{key} is stale now: it succeeded before this run of {record.job}; run it again"
-        for key in record.makes_stale
-    ]
-    return lines
+    return lines + describe_staleness(record.job, record.makes_stale, record.stale_inputs)
 
 
 def _after(launched: float | None, moment: str) -> str:
@@ -282,8 +282,8 @@ def xcom_of(record: OutcomeRecord) -> dict[str, Any]:
         "log": record.log_uri,
         "report": record.report_uri,
     }
-    if record.makes_stale:
-        value["makes_stale"] = list(record.makes_stale)
+    stale = {"makes_stale": record.makes_stale, "stale_inputs": record.stale_inputs}
+    value |= {word: list(keys) for word, keys in stale.items() if keys}
     return value | ({"result": record.result} if record.result is not None else {})
 
 

@@ -51,6 +51,7 @@ MACHINE_FAULTS = (
 )
 EVENTS = (
     "a success is stale",
+    "a success is stale from the start",
     "admitted after what it depends on",
     "ec2: forced",
     "ec2: machine not visible yet",

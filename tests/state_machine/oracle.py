@@ -31,6 +31,8 @@ class Oracle:
         self._holders: dict[tuple[str, int], str] = {}
         """Who took the start lock, "" where it was revoked; whatever becomes of the object."""
         self._requests: dict[str, str] = {}
+        self._written_at: dict[str, float] = {}
+        """Job -> when its newest success was recorded."""
 
     def complain(self, text):
         self.violations.append(text)
@@ -116,16 +118,15 @@ class Oracle:
             if (
                 machine.attempt == attempt
                 and machine.may_work
-                and holder
-                in (
-                    None,
-                    machine.instance_id,
-                )
+                and holder in (None, machine.instance_id)
             ):
                 self.complain(f"{record.outcome} recorded while {machine.instance_id} may run")
         self._compare_with_report(record, attempt, holder)
         if record.outcome == "succeeded" and record.job in READ_BY:
             self._see_new_input(READ_BY[record.job])
+            self._written_at[record.job] = self._world.clock.now
+        if record.outcome == "succeeded" and record.job in READ_BY.values():
+            self._see_old_input(record, self._world.ec2.machines[holder])
 
     def _see_new_input(self, reader):
         """A success that was made of older input is marked before the newer is known."""
@@ -135,6 +136,16 @@ class Oracle:
             self._world.reach("a success is stale")
             if last.name not in history.stale:
                 self.complain(f"{reader} succeeded before its input was new, and is not stale")
+
+    def _see_old_input(self, record, machine):
+        """A success whose input was written again while it ran is marked before it is known."""
+        read = next(job for job, reader in READ_BY.items() if reader == record.job)
+        # EC2 tells launch times in whole seconds.
+        if self._written_at.get(read, 0.0) > machine.launched_at + 1:
+            self._world.reach("a success is stale from the start")
+            stale = self._history(record.job).stale
+            if entry_name(record.jobkey, record.attempt) not in stale or not record.stale_inputs:
+                self.complain(f"{record.job} read what {read} has written again, and is not stale")
 
     def _history(self, job):
         prefix = f"test/history/acme/{job}/2026-03-01/"

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,7 @@ class SimulatedS3:
         self._clock, self._watch = clock, watch
         self._lock = threading.RLock()
         self.objects: dict[str, bytes] = {}
+        self._written: dict[str, str] = {}
 
     def get_object(self, *, Bucket, Key):  # noqa: N803 - boto3's names
         body = self.objects.get(Key)
@@ -58,6 +60,7 @@ class SimulatedS3:
                 raise s3_error("PreconditionFailed", 412, "PutObject")
             self._watch(Key, found, Body)
             self.objects[Key] = Body
+            self._written[Key] = self._date
             return self._answer(ETag=_etag(Body))
 
     def delete_object(self, *, Bucket, Key):  # noqa: N803
@@ -68,12 +71,12 @@ class SimulatedS3:
     def list_objects_v2(self, *, Bucket, Prefix, Delimiter=None):  # noqa: N803
         found = sorted(key for key in list(self.objects) if key.startswith(Prefix))
         if Delimiter is None:
-            return self._answer(Contents=[{"Key": key} for key in found])
+            return self._answer(Contents=[self._describe(key) for key in found])
         parts = {key: key.removeprefix(Prefix).partition(Delimiter) for key in found}
         folders = sorted({f"{Prefix}{name}{end}" for name, end, _ in parts.values() if end})
         plain = [key for key, (_, end, _) in parts.items() if not end]
         return self._answer(
-            Contents=[{"Key": key} for key in plain],
+            Contents=[self._describe(key) for key in plain],
             CommonPrefixes=[{"Prefix": folder} for folder in folders],
         )
 
@@ -81,6 +84,14 @@ class SimulatedS3:
         """Everything is one page."""
         call = getattr(self, operation)
         return SimpleNamespace(paginate=lambda **request: iter([call(**request)]))
+
+    @property
+    def _date(self):
+        return self._clock.metadata["HTTPHeaders"]["date"]
+
+    def _describe(self, key):
+        at = parsedate_to_datetime(self._written.get(key, self._date))
+        return {"Key": key, "LastModified": at}
 
     def _answer(self, **fields):
         return {"ResponseMetadata": self._clock.metadata} | fields

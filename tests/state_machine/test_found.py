@@ -123,6 +123,34 @@ def test_a_success_is_stale_once_what_it_read_has_been_written_again(world):
     )
 
 
+@pytest.mark.parametrize("killed", [(), (1,), (1, 2)], ids=["nobody", "before", "before and after"])
+def test_a_success_is_stale_when_its_input_was_written_again_while_it_ran(world, killed):
+    world.open(MEMBER)
+    world.settle()
+    world.open(REPORTS)
+    world.tick(0)
+    reports = world.ec2.own[-1]
+    world.epochs[MEMBER] += 1
+    world.open(MEMBER)
+    if 1 in killed:
+        world.restart(0)
+        world.advance(65)
+    world.tick(0)
+    run_to_the_end(world.ec2.own[-1])
+    world.advance(65)
+    world.tick(0)
+    if 2 in killed:
+        world.restart(0)
+    assert outcomes(world) == ["succeeded", "succeeded"]
+    assert reports.is_alive
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    last = list(world.oracle.outcomes.values())[-1]
+    assert (last.job, last.stale_inputs) == ("reports", ("acme/member 2026-03-01",))
+
+
 def test_a_success_that_another_controller_saw_undone_is_not_believed_any_more(world):
     world.open(MEMBER)
     world.settle()

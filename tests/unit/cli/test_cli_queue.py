@@ -10,6 +10,7 @@ import pytest
 from airflow_ephemeral_ec2.cli import queue as queue_command
 from airflow_ephemeral_ec2.hooks.queue_reader import QueueReader
 from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
+from airflow_ephemeral_ec2.model.order import DatedKey
 from airflow_ephemeral_ec2.model.queue import Lease, QueueState, Stage, Unavailable
 from airflow_ephemeral_ec2.model.queue_orders import OrderTarget, QueueOrder
 from airflow_ephemeral_ec2.model.spec import Limits
@@ -352,6 +353,16 @@ def test_explain_of_what_has_ended_names_its_attempts(ask, end):
 
     assert "no attempt is open" in found.out
     assert "acme/member 2026-03-01, attempt 1: succeeded" in found.out
+
+
+def test_explain_shows_a_success_that_was_stale_from_the_start(ask, end, store):
+    record = end("claims", jobkey="d" * 40)
+    key = DatedKey("acme", "claims", record.business_date)
+    store.mark_stale(key, "d" * 40 + "-a1", by="acme/member 2026-03-01")
+
+    found = ask("--explain", "acme", "claims")
+
+    assert "attempt 1: succeeded (stale: what it depends on has run again)" in found.out
 
 
 def test_explain_of_something_unknown_names_the_nearest(ask, enqueue):

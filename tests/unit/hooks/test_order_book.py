@@ -77,7 +77,7 @@ def test_a_member_that_ran_again_makes_the_claims_stale(book, store, end):
     member = make_entry("m", "member", dependents=("claims", "downstream"))
     claims = DatedKey("acme", "claims", "2026-03-01")
 
-    assert book.mark_stale(member) == (claims,)
+    assert book.mark_stale(member, (), 1.0).makes_stale == (claims,)
 
     after = make_entry("d", "downstream", depends_on=("claims",))
     assert book.check([after], 0.0) == ({}, {"d-a1": (claims,)})

@@ -9,9 +9,12 @@ from airflow_ephemeral_ec2.model.order import (
     OpenJobs,
     Recorded,
     dependencies_of,
+    find_launch_time,
     find_open_obstacle,
     find_recorded_obstacle,
+    find_rewritten_inputs,
     find_stale_inputs,
+    has_any_success,
     parse_history,
     sum_up,
 )
@@ -82,6 +85,45 @@ def test_a_fresh_success_beside_a_stale_one_is_fresh():
     names = ["r1-a1-succeeded.json", "r1-a1.stale.json", "r2-a1-succeeded.json"]
 
     assert not recorded(one("r1", "r2"), *names).is_stale
+
+
+@pytest.mark.parametrize(
+    ("found", "at", "is_old"),
+    [
+        (Recorded(True), 100.5, True),
+        (Recorded(True), 100.0, False),
+        (Recorded(True), None, False),
+        (Recorded(False), 100.5, True),
+        (Recorded(True, is_stale=True), 99.0, True),
+    ],
+    ids=["newer", "at the launch", "older", "failed since", "stale itself"],
+)
+def test_what_was_written_again_after_the_launch_makes_a_success_stale(found, at, is_old):
+    newest = {} if at is None else {MEMBER: at}
+
+    rewritten = find_rewritten_inputs([MEMBER], 100.0, {MEMBER: found}, newest)
+
+    assert rewritten == ((MEMBER,) if is_old else ())
+
+
+@pytest.mark.parametrize(
+    ("noted", "by_ec2", "found"),
+    [
+        (100.7, 100.0, 100.7),
+        (100.7, 103.0, 100.7),
+        (200.0, 100.0, 100.0),
+        (100.7, None, 100.7),
+        (None, 100.0, 100.0),
+        (None, None, None),
+    ],
+)
+def test_ec2_dates_a_launch_that_was_noted_much_too_late(noted, by_ec2, found):
+    assert find_launch_time(noted, by_ec2) == found
+
+
+def test_a_success_before_a_failure_is_none_and_one_part_is_some():
+    assert not has_any_success(parse_history(["r1-a1-succeeded.json", "r1-a2-job_failed.json"]))
+    assert has_any_success(parse_history(["r1-a1-succeeded.json", "r2-a1-job_failed.json"]))
 
 
 def test_names_that_are_not_records_are_passed_over():
