@@ -13,7 +13,7 @@ LAWS = "test_admission_laws.py"
 
 
 def _tests_in(name: str) -> set[str]:
-    [path] = (ROOT / "tests" / "unit").rglob(name)
+    [path] = (ROOT / "tests").rglob(name)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
