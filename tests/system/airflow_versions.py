@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar
 
+from tests.system.airflow_client import AirflowError
 from tests.system.airflow_components import AirflowComponents, WarmCommands
 from tests.system.services import CHECKOUT, wait_until
 
@@ -120,6 +121,15 @@ class AirflowThree(Airflow):
         body = {"dag_run_id": run_id, "logical_date": f"{date}T00:00:00Z", "conf": conf}
         self.client.ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
 
+    def xcom(self, dag_id, run_id, task_id, key):
+        """Read what the task's page shows; None while there is no such XCom."""
+        try:
+            return self.client.xcom(dag_id, run_id, task_id, key=key)
+        except AirflowError as error:
+            if error.status != 404:
+                raise
+        return None
+
     def clear(self, dag_id, run_id, task_id, date):
         body = {
             "dry_run": False,
@@ -173,6 +183,12 @@ class AirflowTwo(Airflow):
             argv=["dags", "trigger", dag_id, "--run-id", run_id, "--exec-date", date,
                   "--conf", json.dumps(conf)]
         )  # fmt: skip
+
+    def xcom(self, dag_id, run_id, task_id, key):
+        """Read what the task's page shows, from the database; None while there is none."""
+        query = "SELECT value FROM xcom WHERE dag_id = %s AND run_id = %s AND task_id = %s"
+        found = self.rows(f"{query} AND key = %s", dag_id, run_id, task_id, key)
+        return json.loads(bytes(found[0][0])) if found else None
 
     def clear(self, dag_id, run_id, task_id, date):
         self._commands.run(

@@ -12,12 +12,14 @@ import pytest
 from tests.system.airflow_versions import VERSIONS, AirflowThree
 from tests.system.alert_stage import CROWD, SECRET, begin_alerts, make_orphan, read_job_logs, stages
 from tests.system.attempt_evidence import machines_by_job
-from tests.system.payer_world import DATES, RUNS, start
+from tests.system.payer_world import DATES, ENDED, RUNS, start
 from tests.system.postgres import Postgres
 from tests.system.services import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 OTHER = "2026-03-04"
+WAITING = "2026-03-05"
+"""For this date a job waits from the start for a success of what it depends on."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ PLAYED = [
 def world(request, postgres):
     with contextlib.ExitStack() as stack:
         home = postgres.folder / f"on-{request.param.name}"
-        yield start(request.param, home, postgres, stack)
+        made = start(request.param, home, postgres, stack)
+        made.airflow.trigger("payer_cora", "waits", WAITING, jobs=["report"])
+        yield made
     if request.session.testsfailed:
         print(f"logs: {home}")
     else:
@@ -176,6 +180,25 @@ def test_a_backfill_takes_the_form_too_from_the_command_and_from_the_api(three):
     may = [row[2] for row in rows if row[3] is not None and row[3].month == 5]
     assert may == ["backfill", "backfill"]
     assert not [date for _, date in three.traces("bolt") if date.startswith("2026-05")]
+
+
+# -- what a job waits for --------------------------------------------------------------------
+
+
+def test_a_waiting_task_shows_what_it_waits_for_as_its_xcom(world):
+    """It has waited since Airflow was started: longer than a line is held back."""
+    waits = ("payer_cora", "waits", "report")
+
+    wait_until(lambda: world.airflow.states()[waits] == "deferred", 120, "a task that waits")
+    wait_until(lambda: world.airflow.xcom(*waits, "state"), 60, "its line")
+
+    assert world.airflow.xcom(*waits, "state") == (
+        f"queued: waits for a success of cora/claims {WAITING}: nobody has asked for it yet"
+    )
+    # The alerts below are about others.
+    world.airflow.mark(*waits, "failed")
+    wait_until(lambda: world.airflow.run_state(*waits[:2]) in ENDED, 60, "the end of its run")
+    assert ("report", WAITING) not in world.traces("cora")
 
 
 # -- alerts ----------------------------------------------------------------------------------
