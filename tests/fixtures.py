@@ -17,6 +17,7 @@ from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_launch
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec
+from tests.example_row import SPEC
 
 # To parse the models of AWS's services anew is nearly all that a new session's client takes.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
@@ -28,18 +29,6 @@ S3Backend._url_module = BaseBackend._url_module
 settings.register_profile("ordinary", max_examples=15, deadline=None)
 settings.register_profile("nightly", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
-
-SPEC = {
-    "payer": "acme",
-    "job": "claims",
-    "command": ["python3", "claims.py"],
-    "instance_types": ["m7i.large", "m6i.large"],
-    "ami": "ami-0123456789abcdef0",
-    "subnets": ["subnet-0a1", "subnet-0b2"],
-    "security_groups": ["sg-0c3"],
-    "instance_profile": "payer-machine",
-    "region": "us-east-1",
-}
 
 
 @pytest.fixture

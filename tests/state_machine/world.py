@@ -18,7 +18,7 @@ from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.plan import TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts, JobSpec, Limits, LockFile
-from tests.fixtures import SPEC
+from tests.example_row import SPEC
 from tests.state_machine.oracle import RUBBISH, Oracle
 from tests.state_machine.process import Process, ProcessKilled
 from tests.state_machine.simulated_clock import SimulatedClock
