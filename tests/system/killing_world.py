@@ -106,12 +106,17 @@ class KillingWorld:
             postgres, self.engine, parts=parts,
         )  # fmt: skip
         # Workers hold as many tasks as there are jobs, and some start meanwhile.
-        self.airflow.components.environ["AIRFLOW__CORE__PARALLELISM"] = str(n + 6)
-        self.airflow.components.environ["AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG"] = "64"
+        self.airflow.components.environ.update(
+            AIRFLOW__CORE__PARALLELISM=str(n + 6),
+            AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG="64",
+            # Twenty that start together are slow to say that they live; none of them is dead.
+            AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="120",
+            AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD="120",
+        )
 
     def seconds_of(self, path):
         """Return the timeout of a path: all its jobs must run before, on a busy machine, too."""
-        return 60 + 3 * self.n if path.timeout else 0
+        return 60 + 8 * self.n if path.timeout else 0
 
     def _row(self, path):
         return {
