@@ -52,6 +52,20 @@ SEEDED_BUGS = (
         ),
     ),
     SeededBug(
+        "nobody ends an attempt that never came into the queue",
+        "hooks/attempts.py",
+        "        _end_unqueued(store, jobkey, order, error)\n",
+        "        pass\n",
+        ("tests/state_machine/test_found.py",),
+    ),
+    SeededBug(
+        "a promotion counts at the door and not at EC2's pace",
+        "hooks/admitting.py",
+        "return rank(entry, sequence, self._promoted.get(name))",
+        "return rank(entry, sequence)",
+        ("tests/unit/hooks/test_launch_order.py",),
+    ),
+    SeededBug(
         "no revoke before the machine is ended for boot_timeout",
         "hooks/watching.py",
         "        free = self._store.revoke_start_lock(entry, due.reason)",
