@@ -6,11 +6,17 @@ The table's JSON schema and its page in the docs, both made from the models.
 """
 
 import argparse
+import ast
+import inspect
+import itertools
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from airflow_ephemeral_ec2.config_table.cells import PAYER_SETTINGS, SETTINGS
 from airflow_ephemeral_ec2.model.duration import compact_duration
@@ -25,7 +31,7 @@ _EMPTY_OR_OBJECT = ["object", "null"]
 
 def json_schema() -> dict[str, Any]:
     """Describe the YAML form, for editors and validators."""
-    settings = JobSpec.model_json_schema()["properties"]
+    settings = _describe(JobSpec)
     definitions = {
         **JobSpec.model_json_schema().get("$defs", {}),
         "settings": _object({name: _optional(name, settings[name]) for name in SETTINGS}),
@@ -40,7 +46,7 @@ def json_schema() -> dict[str, Any]:
         "version": {"const": 1},
         "aws": _object(aws),
         "defaults": {"$ref": "#/$defs/settings"},
-        "limits": _object(Limits.model_json_schema()["properties"]),
+        "limits": _object(_describe(Limits)),
         "jobs": _named({"$ref": "#/$defs/job"}),
         "payers": _named({"$ref": "#/$defs/payer"}),
     }
@@ -57,19 +63,36 @@ def json_schema() -> dict[str, Any]:
 
 def docs_table() -> str:
     """List every setting with its form, its default and its meaning, as a Markdown table."""
-    settings = JobSpec.model_json_schema()["properties"]
+    settings = _describe(JobSpec)
     lines = ["| setting | form | default | meaning |", "|---|---|---|---|"]
     for name in SETTINGS:
         field = JobSpec.model_fields[name]
         default = "required" if field.is_required() else _default(name, field.get_default())
-        text = (field.description or "").replace("``", "`").replace("|", r"\|")
+        text = settings[name].get("description", "").replace("``", "`").replace("|", r"\|")
         meaning = " ".join(text.split())
         lines.append(f"| `{name}` | {_form(settings[name])} | {default} | {meaning} |")
     lines += ["", "| limit | form | meaning |", "|---|---|---|"]
-    for name, schema in Limits.model_json_schema()["properties"].items():
+    for name, schema in _describe(Limits).items():
         meaning = " ".join(str(schema["description"]).split())
         lines.append(f"| `limits.{name}` | {_form(schema)} | {meaning} |")
     return "\n".join(lines)
+
+
+def _describe(model: type[BaseModel]) -> dict[str, Any]:
+    """
+    Return a model's properties, each with the text below its field as ``description``.
+
+    Pydantic can read these texts by itself (``use_attribute_docstrings``), and does it at each
+    import: half a second of CPU in every task and every parsing of a DAG file.
+    """
+    found: dict[str, Any] = model.model_json_schema()["properties"]
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    for field, text in itertools.pairwise(getattr(definition, "body", ())):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(text, ast.Expr):
+            continue
+        told = ast.literal_eval(text.value)
+        found[ast.unparse(field.target)]["description"] = inspect.cleandoc(told)
+    return found
 
 
 def render_page(page: str) -> str:

@@ -136,7 +136,7 @@ class CapacityType(StrEnum):
 class Spec(BaseModel):
     """Frozen, and a key that nobody knows is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class JobSpec(Spec):
