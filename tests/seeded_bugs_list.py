@@ -338,15 +338,22 @@ SEEDED_BUGS = (
     SeededBug(
         "a cleared task's old attempt lives on in its trigger",
         "triggers/ec2.py",
-        "        is_replaced = last is not None and last.attempt > self.attempt",
-        "        is_replaced = False",
+        "        return last is not None and last.attempt > self.attempt",
+        "        return False",
         ("tests/unit/triggers/test_trigger_kill.py",),
     ),
     SeededBug(
         "an attempt that is still the latest counts as replaced",
         "triggers/ec2.py",
-        "        is_replaced = last is not None and last.attempt > self.attempt",
-        "        is_replaced = last is not None and last.attempt >= self.attempt",
+        "        return last is not None and last.attempt > self.attempt",
+        "        return last is not None and last.attempt >= self.attempt",
+        ("tests/unit/triggers/test_trigger_kill.py",),
+    ),
+    SeededBug(
+        "a kill begins only when Airflow has written its log line",
+        "triggers/ec2.py",
+        "                self._begin_kill()\n",
+        "                pass\n",
         ("tests/unit/triggers/test_trigger_kill.py",),
     ),
     SeededBug(

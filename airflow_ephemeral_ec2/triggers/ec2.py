@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -25,14 +27,21 @@ from airflow_ephemeral_ec2.triggers.waiting import controller_task
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.settings import Settings
     from airflow_ephemeral_ec2.triggers.waiting import Ending
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Airflow 3.3 tells a trigger that its task was killed; before, it only cancels it."""
 
+USER_ACTION = "__airflow_user_action__"
+"""What Airflow >= 3.3 cancels a trigger with whose task was marked, cleared or deleted
+(``_USER_ACTION_CANCEL_MSG`` in ``triggerer_job_runner``)."""
+
 _kills: set[asyncio.Future[None]] = set()
 """Kills that are being done: asyncio itself holds them weakly."""
+_killers = ThreadPoolExecutor(16, thread_name_prefix="ephemeral-ec2-kill")
+"""Threads of their own: in the loop's few, kills and Airflow's log lines would wait for each other."""
 
 
 class EphemeralEC2Trigger(BaseTrigger):
@@ -78,6 +87,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         self.identity = identity or {}
         self.ends_at = ends_at
         self._is_in_doubt = False
+        self._killing: asyncio.Future[None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -101,8 +111,12 @@ class EphemeralEC2Trigger(BaseTrigger):
         try:
             with pulse().felt(self._ask_airflow if self._has_task else None):
                 event = await self._wait()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             self._is_in_doubt = pulse().is_in_doubt()
+            if cancelled.args == (USER_ACTION,):
+                # Before it calls ``on_kill`` Airflow writes a log line, and a second cancellation
+                # in this moment is the end of both.
+                self._begin_kill()
             if not HAS_ON_KILL:
                 await self._kill_if_abandoned()
             raise
@@ -191,14 +205,22 @@ class EphemeralEC2Trigger(BaseTrigger):
         await self._kill_if_abandoned()
 
     async def _kill_if_abandoned(self) -> None:
+        kill = self._begin_kill()
+        if kill is not None:
+            # Airflow cancels again a second later, whatever the trigger is doing (``to_cancel`` in
+            # ``triggerer_job_runner``): a kill that still waits for a thread must not be lost by it.
+            await asyncio.shield(kill)
+
+    def _begin_kill(self) -> asyncio.Future[None] | None:
+        """Let a thread end the attempt if nobody wants it any more; once, however often called."""
         if not (self.kill_on_cancel and self.identity):
-            return
-        # Airflow cancels again a second later, whatever the trigger is doing (``to_cancel`` in
-        # ``triggerer_job_runner``): a kill that still waits for a thread must not be lost by it.
-        kill = asyncio.ensure_future(asyncio.to_thread(self._kill_unless_deferred))
-        _kills.add(kill)
-        kill.add_done_callback(_kills.discard)
-        await asyncio.shield(kill)
+            return None
+        if self._killing is None:
+            work = functools.partial(contextvars.copy_context().run, self._kill_unless_deferred)
+            self._killing = asyncio.get_running_loop().run_in_executor(_killers, work)
+            _kills.add(self._killing)
+            self._killing.add_done_callback(_kills.discard)
+        return self._killing
 
     @property
     def _has_task(self) -> bool:
@@ -220,9 +242,11 @@ class EphemeralEC2Trigger(BaseTrigger):
             return
         settings = settings_from_airflow()
         store = open_store(settings)
-        last = store.last_attempt(self.jobkey)
-        is_replaced = last is not None and last.attempt > self.attempt
-        if not is_abandoned(state, is_in_doubt=self._is_in_doubt) and not is_replaced:
+        if not is_abandoned(state, is_in_doubt=self._is_in_doubt) and not self._is_replaced(store):
             return
         if self._kill(settings, Kill("cancelled", by=f"Airflow (task {state})")):
             self.log.warning("task is %s: ending attempt %s", state, self.attempt)
+
+    def _is_replaced(self, store: JobStore) -> bool:
+        last = store.last_attempt(self.jobkey)
+        return last is not None and last.attempt > self.attempt

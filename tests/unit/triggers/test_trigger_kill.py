@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,25 +71,99 @@ def test_a_job_that_nobody_awaits_lives(cancelled, record, store):
     assert store.read_kill(f"{record.jobkey}-a1") is None
 
 
-def test_a_kill_that_waits_for_a_thread_survives_a_second_cancellation(record, store, monkeypatch):
+@pytest.fixture
+def busy():
+    """No thread is left for a kill until this is set."""
+    free = threading.Event()
+    waiting = [ec2._killers.submit(free.wait, 30) for _ in range(ec2._killers._max_workers)]
+    yield free
+    free.set()
+    for one in waiting:
+        one.result(30)
+
+
+async def until_killed():
+    async with asyncio.timeout(30):
+        while ec2._kills:
+            await asyncio.sleep(0.01)
+
+
+def test_a_kill_that_waits_for_a_thread_survives_a_second_cancellation(
+    record, store, monkeypatch, busy
+):
     """Twenty tasks are marked at once; Airflow cancels ``on_kill`` itself a second later."""
     monkeypatch.setattr(ec2, "read_task_state", lambda identity: "failed")
     trigger = EphemeralEC2Trigger(record.jobkey, 1, "aws_default", "us-east-1", identity=IDENTITY)
-    free = threading.Event()
 
     async def cancel_twice():
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        busy = asyncio.ensure_future(asyncio.to_thread(free.wait, 30))
-        await asyncio.sleep(0.05)
         killing = asyncio.ensure_future(trigger.on_kill())
         await asyncio.sleep(0.05)
         killing.cancel()
         await asyncio.wait([killing])
-        free.set()
-        await busy
-        while ec2._kills:
-            await asyncio.sleep(0.01)
+        busy.set()
+        await until_killed()
 
-    asyncio.run(asyncio.wait_for(cancel_twice(), 30))
+    asyncio.run(cancel_twice())
 
     assert store.read_kill(f"{record.jobkey}-a1") is not None
+
+
+class EndlessQueue:
+    """Whoever waits here waits until somebody cancels it."""
+
+    def __init__(self):
+        self.has_waiter = asyncio.Event()
+
+    async def wait(self, *_, **__):
+        self.has_waiter.set()
+        await asyncio.Event().wait()
+
+
+def cancel_run(monkeypatch, trigger, *message):
+    """Cancel a trigger while it waits, as Airflow does it, and do no more."""
+
+    async def story():
+        queue = EndlessQueue()
+        monkeypatch.setattr(ec2, "controller_task", lambda settings: queue)
+        running = asyncio.ensure_future(anext(trigger.run()))
+        await asyncio.wait_for(queue.has_waiter.wait(), 30)
+        running.cancel(*message)
+        await asyncio.wait([running])
+        assert running.cancelled()
+        await until_killed()
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(not ec2.HAS_ON_KILL, reason="before, every cancellation asks")
+@pytest.mark.parametrize(("message", "is_killed"), [((ec2.USER_ACTION,), True), ((), False)])
+def test_a_user_s_action_kills_though_airflow_never_comes_to_call_on_kill(
+    record, store, monkeypatch, message, is_killed
+):
+    """A log line stands between the cancellation and ``on_kill``, and may be cancelled, too."""
+    monkeypatch.setattr(ec2, "read_task_state", lambda identity: "failed")
+    trigger = EphemeralEC2Trigger(record.jobkey, 1, "aws_default", "us-east-1", identity=IDENTITY)
+
+    cancel_run(monkeypatch, trigger, *message)
+
+    assert (store.read_kill(f"{record.jobkey}-a1") is not None) == is_killed
+
+
+@pytest.mark.skipif(not ec2.HAS_ON_KILL, reason="Airflow >= 3.3")
+def test_a_user_s_action_is_told_by_airflow_s_own_word():
+    from airflow.jobs import triggerer_job_runner  # noqa: PLC0415
+
+    assert triggerer_job_runner._USER_ACTION_CANCEL_MSG == ec2.USER_ACTION
+
+
+def test_a_kill_is_done_once_however_often_it_is_told(record, store, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ec2, "read_task_state", lambda identity: asked.append(1) or "failed")
+    trigger = EphemeralEC2Trigger(record.jobkey, 1, "aws_default", "us-east-1", identity=IDENTITY)
+
+    async def tell_twice():
+        await asyncio.gather(trigger.on_kill(), trigger.on_kill())
+
+    asyncio.run(tell_twice())
+
+    assert len(asked) == 1
