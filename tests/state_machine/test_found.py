@@ -57,12 +57,16 @@ def test_the_report_of_a_second_machine_that_ec2_no_longer_shows_is_found(world)
 
 @pytest.mark.parametrize("kind", ["crash before", "crash after", "answer lost", "retried"])
 @pytest.mark.parametrize("put", range(6))
-def test_every_outcome_has_its_history_whenever_its_writer_dies(world, kind, put):
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_every_outcome_has_its_history_whenever_its_writer_dies(world, kind, put, is_lost):
     world.open(MEMBER)
     world.tick(0)
     run_to_the_end(world.ec2.own[0])
     world.advance(65)
     world.tick(0, Fault(kind, "put", put))
+    if is_lost:
+        # Then nobody judges the machine again: the entry of what has an outcome is taken away.
+        world.change_aws("queue state damaged", 0)
 
     world.settle()
 
