@@ -41,7 +41,10 @@ class LocalInstance(Instance):
         """Return the tags as EC2 shows them just now: they come late and fade."""
         if time.monotonic() < self.condition.untagged_until:
             return []
-        return list(super().get_tags())
+        # moto's own way looks through the tags of all resources, for each instance of an answer.
+        own = self.ec2_backend.tags.get(self.id, {})
+        about = {"resource_id": self.id, "resource_type": "instance"}
+        return [{**about, "key": key, "value": value} for key, value in own.items()]
 
     @property
     def profile_arn(self) -> str:
