@@ -62,7 +62,10 @@ def delete(world, path):
 def execution_timeout(world, path):
     seconds = world.seconds_of(path)
     found = dict(world.airflow.rows(STARTS, path.dag_id))
-    moments = {task: start.timestamp() + seconds for task, start in found.items()}
+    moments = {
+        task: start.timestamp() + seconds + path.pause * int(task.rpartition("-")[2])
+        for task, start in found.items()
+    }
     sleep_until(max(moments.values()))
     return moments
 
@@ -81,24 +84,31 @@ def deferral_timeout(world, path):
     return moments
 
 
-def _terminate(world):
-    pids = wait_until(
-        lambda: len(found := world.task_processes()) >= world.n and found, 60, "the task processes"
+def _terminate(world, path):
+    """Return when which task's process was told to stop, and the processes."""
+    found = wait_until(
+        lambda: len(set((now := world.task_processes(path)).values())) >= world.n and now,
+        60,
+        "the task processes",
     )
-    moment = time.time()
-    for pid in pids:
+    moments = {}
+    for pid, task in found.items():
+        is_first = task not in moments
+        moments.setdefault(task, time.time())
         os.kill(pid, signal.SIGTERM)
-    return moment, pids
+        if is_first:
+            time.sleep(path.pause)
+    return moments, list(found)
 
 
 def sigterm(world, path):
-    return _all(world, path, _terminate(world)[0])
+    return _terminate(world, path)[0]
 
 
 def drain(world, path):
     """End the workers as a node does that goes; wait until each task has been tried again."""
     tries = "SELECT count(*) FROM task_instance WHERE dag_id = %s AND try_number > 1 AND state = %s"
-    _, pids = _terminate(world)
+    _, pids = _terminate(world, path)
     # Airflow 3 runs on_kill at SIGTERM and goes on; whoever sent it kills after a grace.
     time.sleep(GRACE_SECONDS)
     for pid in pids:

@@ -19,6 +19,8 @@ class Path:
     is_kill: bool = True
     """False: Airflow does as if it killed, and every job must live on."""
     bound: str = "<= 10 s"
+    pause: float = 0.0
+    """Seconds between two kills: each worker ends its own job, and two cores have no more to give."""
 
     @property
     def dag_id(self):
@@ -42,6 +44,7 @@ PATHS = (
         "worker",
         deferrable=False,
         timeout="execution",
+        pause=4.0,
     ),
     Path("dagrun", "`dagrun_timeout`", "trigger", timeout="dagrun"),
     Path(
@@ -51,7 +54,9 @@ PATHS = (
         timeout="deferral",
         bound="Airflow looks every 15 s (`trigger_timeout_check_interval`)",
     ),
-    Path("sigterm", "SIGTERM to the worker, no retries left", "worker", deferrable=False),
+    Path(
+        "sigterm", "SIGTERM to the worker, no retries left", "worker", deferrable=False, pause=4.0
+    ),
     Path(
         "drain",
         "SIGTERM to the worker, retries left (drain)",

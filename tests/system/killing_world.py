@@ -26,8 +26,10 @@ COMMAND = """\
 mktemp "$RUNS/$EPHEMERAL_JOB=$EPHEMERAL_ATTEMPT=begin=XXXXXXXX" >/dev/null || exit 9
 exec sleep 3600
 """
-TASK_PROCESS = re.compile(r"airflow task runner: kill_|airflow worker -- [0-9a-f]{8}-")
-"""Title of a process that runs a task, on Airflow 2 and 3."""
+TASK_PROCESS = re.compile(
+    r"airflow task runner: kill_\S+ (?P<task>\S+)|airflow worker -- (?P<id>[0-9a-f]{8}-[0-9a-f-]{27})"
+)
+"""Title of a process that runs a task, on Airflow 2 and 3: the task, or the id of its instance."""
 
 
 class Machines:
@@ -95,7 +97,7 @@ class KillingWorld:
         rows = [self._row(path) for path in paths]
         rows.append(
             {"name": BYSTANDERS, "jobs": bystanders, "timeout": "", "seconds": 0, "retries": 0,
-             "deferrable": True}
+             "deferrable": True, "pause": 0}
         )  # fmt: skip
         lay_out(self.home / "dags", self.runs, rows)
         parts = {name: kind for name, kind in version.parts.items() if name != "scheduler-2"}
@@ -125,6 +127,7 @@ class KillingWorld:
             "timeout": path.timeout,
             "seconds": self.seconds_of(path),
             "retries": path.retries,
+            "pause": path.pause,
             "deferrable": path.deferrable,
         }
 
@@ -183,14 +186,19 @@ class KillingWorld:
 
     # -- what cannot be done through Airflow
 
-    def task_processes(self):
-        """Return the processes that run a task now."""
-        found = []
+    def task_processes(self, path):
+        """Return {process: task} of those that run a task of a path now."""
+        names = {}
+        if self.is_three():
+            query = "SELECT id, task_id FROM task_instance WHERE dag_id = %s"
+            names = {str(one): task for one, task in self.airflow.rows(query, path.dag_id)}
+        found = {}
         for pid in self.airflow.components.services["scheduler"].descendants:
             with contextlib.suppress(OSError):
                 title = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-                if TASK_PROCESS.search(title.replace("\0", " ")):
-                    found.append(pid)
+                shown = TASK_PROCESS.search(title.replace("\0", " "))
+                if shown and (task := shown["task"] or names.get(shown["id"])):
+                    found[pid] = task
         return found
 
     def signal_tree(self, part, number):

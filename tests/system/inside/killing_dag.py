@@ -37,9 +37,10 @@ def make_dag(path):
         more = {}
         if path["timeout"] == "deferral":
             kind, more = OperatorWithDeferralTimeout, {"deferral_timeout": path["seconds"]}
-        elif path["timeout"] == "execution":
-            more = {"execution_timeout": limit}
         for number in range(path["jobs"]):
+            if path["timeout"] == "execution":
+                pause = timedelta(seconds=path["pause"] * number)
+                more = {"execution_timeout": limit + pause}
             kind(
                 task_id=f"job-{number}",
                 payer="tess",
