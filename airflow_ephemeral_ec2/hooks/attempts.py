@@ -153,6 +153,9 @@ def _end_unqueued(
             }
         )
     )
+    if store.is_queued(name):
+        # Another try came in between; what has an outcome is not launched.
+        store.close_entry(name)
 
 
 def is_being_ended(store: JobStore, jobkey: str, attempt: int) -> bool:

@@ -168,7 +168,12 @@ class Controller:
 
     def launch(self) -> None:
         """Launch those admitted whose turn it is, between two passes."""
+        adoptions = self._ledger.adoptions
         if self._ledger.take_lease():
+            if self._ledger.adoptions != adoptions:
+                # Others have acted meanwhile: the next pass reads the queue before anything is done.
+                self._listing = None
+                return
             self._launching.launch_admitted()
             self._tampered.end()
             self._ledger.save()

@@ -133,8 +133,10 @@ class OrderBook:
         :raises AwsError: the bucket cannot be asked now; marking again later is harmless
         """
         keys, inputs = name_jobs(entry, entry.dependents), name_jobs(entry, reads)
-        marked = zip(keys, self._in_parallel(lambda key: self._mark(key, entry.name), keys),
-                     strict=True)  # fmt: skip
+        marked = list(zip(keys, self._in_parallel(lambda key: self._mark(key, entry.name), keys),
+                          strict=True))  # fmt: skip
+        for key in keys:
+            self.forget(key)  # not in the threads: it puts new collections in the place of the old
         old = () if launched_at is None else self._find_rewritten(inputs, launched_at)
         if old:
             log.warning("%s is stale: %s", entry.title, ", ".join(map(str, old)))
@@ -147,9 +149,8 @@ class OrderBook:
         """Mark all successes of a job and date; also the parts of an array that is not done."""
         history = self._store.read_history(key)
         for attempt in history.finished:
-            if attempt.outcome == Outcome.SUCCEEDED:
+            if attempt.outcome == Outcome.SUCCEEDED and attempt.name not in history.stale:
                 self._store.mark_stale(key, attempt.name, by)
-        self.forget(key)
         return has_any_success(history)
 
     def _find_rewritten(

@@ -271,7 +271,7 @@ class Watching:
         if verdict.outcome is Outcome.SUCCEEDED:
             # Before the outcome: a crash in between marks again, and a mark is never missing.
             by_ec2 = observation.launched_at if observation else None
-            launched_at = find_launch_time(state.launched_at, by_ec2)
+            launched_at = find_launch_time(state.launched_at, by_ec2, state.admitted_at)
             staleness = self._order.mark_stale(entry, record.spec.depends_on, launched_at)
         write_ending(
             self._store,

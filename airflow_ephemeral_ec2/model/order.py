@@ -217,7 +217,9 @@ EC2_CLOCK_SECONDS = 5.0
 """EC2 tells launch times in whole seconds of its own clock."""
 
 
-def find_launch_time(noted: float | None, by_ec2: float | None) -> float | None:
+def find_launch_time(
+    noted: float | None, by_ec2: float | None, admitted_at: float | None
+) -> float | None:
     """
     Say when a machine was launched, in seconds since 1970.
 
@@ -225,11 +227,18 @@ def find_launch_time(noted: float | None, by_ec2: float | None) -> float | None:
     where a controller died between launch and note, and its heir found the machine: EC2 knows.
 
     :param noted: by the queue state, bucket's clock
-    :param by_ec2: by EC2's clock
+    :param by_ec2: by EC2's clock, in whole seconds
+    :param admitted_at: bucket's clock; no launch is earlier, unless the queue state was lost
     """
-    if noted is None or by_ec2 is None:
-        return noted if by_ec2 is None else by_ec2
-    return by_ec2 if by_ec2 < noted - EC2_CLOCK_SECONDS else noted
+    is_prompt = noted is not None and by_ec2 is not None and by_ec2 >= noted - EC2_CLOCK_SECONDS
+    found = noted if by_ec2 is None or is_prompt else by_ec2
+    if found is None:
+        return None
+    if admitted_at is None or found < admitted_at - EC2_CLOCK_SECONDS:
+        # Admitted again after a loss. EC2's seconds are cut off and of another clock: an input of
+        # the same moment is no newer one.
+        return found + EC2_CLOCK_SECONDS
+    return max(found, admitted_at)
 
 
 def find_rewritten_inputs(

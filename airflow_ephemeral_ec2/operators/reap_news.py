@@ -154,14 +154,18 @@ class WaitReasons:
 
     def __init__(self, store: JobStore) -> None:
         self._reader = QueueReader(store)
+        self._is_unreadable = False
 
     def of(self, entry: QueueEntry) -> str:
         """Say it in one line; that it cannot be known is no reason not to tell of the wait."""
-        try:
-            return explain_wait(self._view, entry.name, self._read_refused(entry))
-        except EphemeralEC2Error as error:
-            log.info("why %s waits cannot be read: %s", entry.title, error)
-            return "the queue cannot be read, see the reaper's log"
+        if not self._is_unreadable:
+            try:
+                return explain_wait(self._view, entry.name, self._read_refused(entry))
+            except EphemeralEC2Error as error:
+                # Not again for each of a thousand that wait.
+                self._is_unreadable = True
+                log.warning("why %s and others wait cannot be read: %s", entry.title, error)
+        return "the queue cannot be read, see the reaper's log"
 
     @cached_property
     def _view(self) -> QueueView:

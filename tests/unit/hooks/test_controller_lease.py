@@ -172,3 +172,25 @@ def test_a_lease_that_was_given_back_is_taken_at_once(make_host, fleet, ask):
     heir.tick()
 
     assert len(fleet.requests) == 1
+
+
+def test_a_holder_that_takes_the_lease_back_between_two_passes_reads_the_queue_first(
+    make_host, aws, fleet, ask
+):
+    """The other has ended meanwhile what this one remembers."""
+    holder, heir = make_host(), make_host()
+    ask("a" * 40)
+    holder.tick()
+    fleet.set("i-0", "terminated", reason="Server.InternalError")
+    aws.at += 61
+    heir.tick()
+    assert not heir.controller.has_work
+    heir.controller.release()
+    ask("b" * 40)
+
+    for _ in range(2):
+        holder.controller.launch()
+    assert len(fleet.requests) == 1
+    holder.tick()
+
+    assert len(fleet.requests) == 2

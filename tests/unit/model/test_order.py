@@ -107,18 +107,24 @@ def test_what_was_written_again_after_the_launch_makes_a_success_stale(found, at
 
 
 @pytest.mark.parametrize(
-    ("noted", "by_ec2", "found"),
+    ("noted", "by_ec2", "admitted", "found"),
     [
-        (100.7, 100.0, 100.7),
-        (100.7, 103.0, 100.7),
-        (200.0, 100.0, 100.0),
-        (100.7, None, 100.7),
-        (None, 100.0, 100.0),
-        (None, None, None),
+        (100.7, 100.0, 99.0, 100.7),
+        (100.7, 103.0, 99.0, 100.7),
+        (200.0, 100.0, 99.0, 100.0),
+        # Admitted again after the queue state was lost.
+        (200.0, 100.0, 199.0, 105.0),
+        # Its input succeeded at 100.3, and it was admitted in the same pass.
+        (111.2, 100.0, 100.4, 100.4),
+        (100.7, None, 99.0, 100.7),
+        (None, None, None, None),
+        # The queue state was lost: EC2's time is all there is, and it may be a little early.
+        (100.0, 100.0, None, 105.0),
+        (None, 100.0, None, 105.0),
     ],
 )
-def test_ec2_dates_a_launch_that_was_noted_much_too_late(noted, by_ec2, found):
-    assert find_launch_time(noted, by_ec2) == found
+def test_a_launch_is_dated_by_what_surely_is_no_earlier(noted, by_ec2, admitted, found):
+    assert find_launch_time(noted, by_ec2, admitted) == found
 
 
 def test_a_success_before_a_failure_is_none_and_one_part_is_some():
