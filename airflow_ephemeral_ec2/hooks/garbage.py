@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 LEAST_WAITING = 1_000
 NEW_PART = 8
 """Set aside again when one in so many is new: what is not is looked through in a tenth of a second."""
+TURNOVERS = 10
+"""All is looked through once when so many times as many as now wait have come: circles do not add up."""
 
 _lock = threading.Lock()
 _reading = 0
@@ -46,6 +49,18 @@ def without_collections() -> Iterator[None]:
                 gc.enable()
 
 
+def _begin_in_child() -> None:
+    """Let a forked child collect: the threads that read in its parent are not in it."""
+    global _lock, _reading  # noqa: PLW0603 - as above
+    _lock = threading.Lock()
+    if _reading and _was_enabled:
+        gc.enable()
+    _reading = 0
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
+
+
 @dataclass(frozen=True)
 class Spared:
     """What of the process was last set aside from collections, as the triggers waiting in it."""
@@ -54,13 +69,16 @@ class Spared:
     """How many waited then; 0: nothing is set aside."""
     arrived: int = 0
     """How many had ever waited."""
+    collected: int = 0
+    """How many had ever waited when all was last looked through."""
 
     def next(self, waiting: int, arrived: int) -> Spared:
         """Return what should be set aside now; itself when nothing is to be done."""
         if self.waiting and waiting < self.waiting / 2:
-            return Spared(0, arrived)
+            return Spared(0, arrived, arrived)
         if waiting >= LEAST_WAITING and arrived - self.arrived >= waiting / NEW_PART:
-            return Spared(waiting, arrived)
+            is_due = not self.waiting or arrived - self.collected >= waiting * TURNOVERS
+            return Spared(waiting, arrived, arrived if is_due else self.collected)
         return self
 
 
@@ -70,7 +88,8 @@ class SparedHeap:
 
     A full collection looks through all that lives: 0.7 s with 10,000 waiting triggers, more than
     half of it Airflow's own. What is set aside is still freed by its reference count; only what
-    keeps itself alive in a circle waits, until half of the triggers are gone (``gc.freeze``).
+    keeps itself alive in a circle waits, until half of the triggers are gone or all have been
+    replaced some times over (``gc.freeze``).
     """
 
     def __init__(self) -> None:
@@ -81,7 +100,10 @@ class SparedHeap:
         before, self.spared = self.spared, self.spared.next(waiting, arrived)
         if self.spared == before:
             return
-        if self.spared.waiting:
-            gc.freeze()
-        else:
+        if not self.spared.waiting:
             gc.unfreeze()
+            return
+        if before.waiting and self.spared.collected != before.collected:
+            gc.unfreeze()
+            gc.collect()
+        gc.freeze()

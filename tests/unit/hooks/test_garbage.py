@@ -1,7 +1,9 @@
 """Python's collector: off while a large answer is read, and not let loose on thousands of triggers."""
 
 import gc
+import multiprocessing
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.garbage import (
     LEAST_WAITING,
     NEW_PART,
+    TURNOVERS,
     Spared,
     SparedHeap,
     without_collections,
@@ -88,15 +91,73 @@ def test_few_triggers_are_left_to_the_collector():
 
 def test_many_are_set_aside_and_then_only_when_there_are_many_new_ones():
     spared = Spared().next(8_000, 8_000)
-    assert spared == Spared(8_000, 8_000)
+    assert spared == Spared(8_000, 8_000, 8_000)
     assert spared.next(8_000, 8_999) is spared
-    assert spared.next(8_000, 9_000) == Spared(8_000, 9_000)
+    assert spared.next(8_000, 9_000) == Spared(8_000, 9_000, 8_000)
 
 
 def test_all_is_looked_through_again_when_half_have_gone():
     spared = Spared(8_000, 8_000)
     assert spared.next(4_000, 8_000) is spared
-    assert spared.next(3_999, 8_000) == Spared(0, 8_000)
+    assert spared.next(3_999, 8_000) == Spared(0, 8_000, 8_000)
+
+
+def test_all_is_looked_through_again_when_all_have_been_replaced_some_times():
+    spared, looked_through = Spared().next(1_000, 1_000), []
+    for arrived in range(1_200, 25_000, 200):
+        before, spared = spared, spared.next(1_000, arrived)
+        if spared.collected != before.collected:
+            looked_through.append(arrived)
+    assert looked_through == [1_000 * (1 + TURNOVERS), 1_000 * (1 + 2 * TURNOVERS)]
+
+
+def test_a_circle_that_was_set_aside_is_freed_after_some_turnovers():
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+    heap, circle = SparedHeap(), Circle()
+    gone = weakref.ref(circle)
+    heap.update(LEAST_WAITING, LEAST_WAITING)
+    del circle
+    gc.collect()
+    heap.update(LEAST_WAITING, LEAST_WAITING * TURNOVERS)
+    gc.collect()
+    assert gone() is not None
+    heap.update(LEAST_WAITING, LEAST_WAITING * (TURNOVERS + 1))
+    assert gone() is None
+    assert gc.get_freeze_count() > 0
+
+
+def _read_in_child(answers):
+    was_on = gc.isenabled()
+    with without_collections():
+        answers.send((was_on, gc.isenabled()))
+    answers.send(gc.isenabled())
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # Python 3.12
+def test_a_child_that_is_forked_while_another_thread_reads_collects():
+    parent, child = multiprocessing.Pipe()
+    has_entered, may_leave = threading.Event(), threading.Event()
+
+    def read():
+        with without_collections():
+            has_entered.set()
+            may_leave.wait(10)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert has_entered.wait(10)
+    process = multiprocessing.get_context("fork").Process(target=_read_in_child, args=[child])
+    process.start()
+    may_leave.set()
+    reader.join(10)
+    assert parent.poll(10)
+    assert parent.recv() == (True, False)
+    assert parent.recv() is True
+    process.join(10)
+    assert process.exitcode == 0
 
 
 @given(
