@@ -17,6 +17,7 @@ from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
 from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
+from airflow_ephemeral_ec2.hooks.unlaunched import Unlaunched
 from airflow_ephemeral_ec2.hooks.watching import Watching
 from airflow_ephemeral_ec2.model.queue import Stage
 
@@ -75,11 +76,14 @@ class Controller:
             store, self._ledger, self._open, order, fleet_for, backstop,
             self._admitting.end_promotions,
         )  # fmt: skip
+        self._unlaunched = Unlaunched(
+            store, self._ledger, self._open, fleet_for, self._watching.close
+        )
         self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for)
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
-            store, self._ledger, self._open, fleet_for, self._watching.give_up,
-            self._watching.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
+            store, self._ledger, self._open, fleet_for, self._unlaunched.give_up,
+            self._unlaunched.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
         )  # fmt: skip
 
     # -- what waiters ask ------------------------------------------------------------------
@@ -160,7 +164,7 @@ class Controller:
         self._ledger.merge(entries, listing.entries)
         unknown = self._rebuilding.find_machines() if is_lost else {}
         self._watching.watch(self.store.clock.now(), listing.kills)
-        self._watching.end_unlaunched(listing.kills)
+        self._unlaunched.end(listing.kills)
         self._tampered.end()
         if self._admitting.admit(listing.orders, unknown):
             self.launch()

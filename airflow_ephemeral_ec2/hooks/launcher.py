@@ -82,11 +82,16 @@ class Progress:
     """The placement to begin with; those before it were refused."""
     may_have_asked: bool = True
     """Somebody may have sent the first placement's request: it must be asked again, not skipped."""
+    is_unclear: bool = field(init=False)
+    """Somebody has asked and nobody has EC2's answer: there may be a machine."""
     faults: int = 0
     """Answers in a row that said nothing."""
     mismatch_since: float | None = None
     refused: dict[int, str] = field(default_factory=dict)
     """Placement -> code of its refusal, as written down."""
+
+    def __post_init__(self) -> None:
+        self.is_unclear = self.may_have_asked
 
 
 class Launcher:
@@ -187,7 +192,7 @@ class Launcher:
     ) -> None:
         self._store.write_refusal(record, index, code, text)
         progress.refused[index] = code
-        progress.may_have_asked, progress.faults = False, 0
+        progress.may_have_asked, progress.is_unclear, progress.faults = False, False, 0
 
     def _adopt(self, record: LaunchRecord, index: int, machine: Observation) -> Launched | Refused:
         """Take the machine, unless EC2 answers with another one than was asked for."""
@@ -209,6 +214,8 @@ class Launcher:
         code, answer = _code(error), classify_launch_error(error)
         if answer is Answer.QUOTA:
             return self._over_quota(record, index, error, progress)
+        if answer is Answer.AMBIGUOUS:
+            progress.is_unclear = True
         if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED):
             why = f"EC2 gave no answer ({code}); asking the same again"
             seconds = _backoff(AMBIGUOUS_PAUSE_SECONDS, AMBIGUOUS_PAUSE_LIMIT, progress)
@@ -231,7 +238,7 @@ class Launcher:
             return None
         why = f"EC2 quota reached ({_code(error)}); raise it in Service Quotas"
         # Nothing was launched, and this placement stays the one to ask.
-        progress.may_have_asked = False
+        progress.may_have_asked = progress.is_unclear = False
         return Pending(index, seconds, why)
 
     def _leave_spot(self, record: LaunchRecord, index: int, code: str, progress: Progress) -> bool:

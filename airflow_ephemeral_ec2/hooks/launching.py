@@ -69,7 +69,8 @@ class Launching:
         now, states = self._store.clock.now(), self._ledger.entries
         ready: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, memory in self._open.memories.items():
-            if states[name].stage is Stage.ADMITTED and memory.not_before <= now:
+            is_due = memory.not_before <= now and not memory.is_given_up
+            if states[name].stage is Stage.ADMITTED and is_due:
                 ready[memory.entry.place].append(name)
         for place, names in ready.items():
             names.sort(key=self._turn)

@@ -46,6 +46,8 @@ class Memory:
     """What it waits for in the queue, as of the last pass."""
     waits_since: float = 0.0
     """When the story last told what it waits for (bucket's clock)."""
+    is_given_up: bool = False
+    """It is not launched any more, and EC2 may still show a machine of it."""
     is_started: bool = False
     """The machine is known to hold the start lock."""
     misses: int = 0

@@ -14,15 +14,8 @@ from airflow_ephemeral_ec2.hooks.endings import (
     write_ending,
 )
 from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
-from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.order import NOTHING_STALE, DatedKey, find_launch_time
-from airflow_ephemeral_ec2.model.outcome import (
-    Kill,
-    Observation,
-    Outcome,
-    Verdict,
-    judge_unlaunched,
-)
+from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.queue import Stage
 from airflow_ephemeral_ec2.model.report import Report
 from airflow_ephemeral_ec2.model.watch import (
@@ -78,61 +71,6 @@ class Watching:
         self._lifetimes: dict[tuple[str, str], float] = {}
         """Payer and job -> seconds from launch to the end that was seen last."""
         self._impaired: dict[tuple[str, str], frozenset[str]] = {}
-
-    def end_unlaunched(self, kills: frozenset[str]) -> None:
-        """End attempts without a machine that were killed or have waited too long."""
-        now = self._store.clock.now()
-        for name, memory in list(self._open.memories.items()):
-            stage, entry = self._ledger.entries[name].stage, memory.entry
-            if stage is Stage.LAUNCHED:
-                continue
-            verdict = None
-            if name in kills:
-                with self._open.isolated([name]):
-                    self.end_killed(name)
-            elif entry.max_wait is not None and now - entry.requested_at > entry.max_wait:
-                waited = format_duration(entry.max_wait)
-                reason = f"not launched within max_wait ({waited}); {memory.last_wait}"
-                verdict = Verdict(Outcome.WAIT_TIMEOUT, reason)
-            if verdict is not None:
-                with self._open.isolated([name]):
-                    self.give_up(name, verdict)
-
-    def end_killed(self, name: str) -> None:
-        """End an attempt that was killed before it was launched."""
-        self.give_up(name, judge_unlaunched(self._store.read_kill(name) or Kill("cancelled")))
-
-    def give_up(self, name: str, verdict: Verdict) -> None:
-        """
-        End an attempt that has no machine as far as this process knows; others may know better.
-
-        A launch whose answer was lost may have a machine. First its start lock is revoked: then
-        nobody can begin the work. If a machine was faster, it is watched instead.
-        """
-        entry, state = self._open.memories[name].entry, self._ledger.entries[name]
-        is_free = self._store.revoke_start_lock(entry, verdict.reason)
-        machines = []
-        if state.stage is not Stage.WAITING or not is_free:
-            fleet = self._fleet_for(*entry.place)
-            machines = fleet.find_attempt(entry.jobkey, entry.attempt)
-            fleet.terminate([m.instance_id for m in machines if not m.is_dead])
-        lock = None if is_free else self._store.read_start_lock(entry)
-        holder = lock.instance_id if lock else None
-        alive = [m for m in machines if not m.is_dead]
-        if holder is None and not alive:
-            self._close(name, verdict)
-            return
-        is_tampered = verdict.outcome is Outcome.TAMPERED
-        kill = Kill("tampered", by=verdict.reason) if is_tampered else Kill(verdict.reason)
-        self._store.write_kill(name, kill)
-        launched_at = state.admitted_at or self._store.clock.now()
-        self._ledger.set(
-            name,
-            stage=Stage.LAUNCHED,
-            instance_id=holder or alive[0].instance_id,
-            arn=(lock.arn if lock and holder else alive[0].arn) or None,
-            launched_at=launched_at,
-        )
 
     def expects_end(self, now: float, within: float) -> bool:
         """Whether a machine will have lived as long as the last of the same job, within seconds."""
@@ -219,7 +157,7 @@ class Watching:
         verdict = evidence.judge(record.spec, observation, marker)
         if verdict is not None:
             report = evidence.report if isinstance(evidence.report, Report) else marker
-            self._close(name, verdict, observation, report, has_console=has_console)
+            self.close(name, verdict, observation, report, has_console=has_console)
 
     def _press_on(self, name: str, look: Look, fleet: Fleet) -> None:
         """End a machine by force that does not come out of ``shutting-down``."""
@@ -255,7 +193,7 @@ class Watching:
         memory.tell(f"ending {observation.instance_id}: {due.reason}")
         fleet.terminate([observation.instance_id])
 
-    def _close(
+    def close(
         self,
         name: str,
         verdict: Verdict,
@@ -264,6 +202,7 @@ class Watching:
         *,
         has_console: bool = False,
     ) -> None:
+        """Write the end of an attempt, and forget it."""
         state, entry = self._ledger.entries[name], self._open.memories[name].entry
         times = AdmissionTimes(state.admitted_at, state.launched_at)
         record = self._open.record_of(name)
