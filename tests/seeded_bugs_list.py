@@ -266,6 +266,27 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_job_store.py",),
     ),
     SeededBug(
+        "a connection that cannot be used stops everybody",
+        "hooks/launching.py",
+        "        with self._open.isolated(names):\n            self._fleet_for(*place)",
+        "        if True:\n            self._fleet_for(*place)",
+        ("tests/unit/hooks/test_launching.py",),
+    ),
+    SeededBug(
+        "a kill between two questions to EC2 is not seen",
+        "hooks/launching.py",
+        "        if self._has_ended(name):",
+        "        if memory.record is None and self._has_ended(name):",
+        ("tests/unit/hooks/test_launching.py",),
+    ),
+    SeededBug(
+        "launches go on with what was read before the lease was lost",
+        "hooks/controller.py",
+        "            if self._listing is None:\n                return",
+        "            if self._ledger.adoptions != adoptions:\n                return",
+        ("tests/unit/hooks/test_launching.py",),
+    ),
+    SeededBug(
         "attempt n+1 is launched before n is gone",
         "hooks/admitting.py",
         "            if not self._is_over(entry.jobkey, entry.supersedes):",

@@ -177,6 +177,7 @@ class Controller:
             if self._ledger.adoptions != adoptions:
                 # Others have acted meanwhile: the next pass reads the queue before anything is done.
                 self._listing = None
+            if self._listing is None:
                 return
             self._launching.launch_admitted()
             self._tampered.end()

@@ -280,11 +280,9 @@ class Launcher:
     def _wait_for_capacity(self, record: LaunchRecord, indexes: list[int]) -> Pending:
         """All that is left has just been refused to others: wait until EC2 may be asked again."""
         now = self._store.clock.now()
-        until = min(
-            found.until
-            for index in indexes
-            if (found := self._offerings.find_refusal(record.offering(index))) is not None
-        )
+        refusals = [self._offerings.find_refusal(record.offering(index)) for index in indexes]
+        # None is left when all have expired since, or a launch beside this one got a machine.
+        until = min((found.until for found in refusals if found is not None), default=now)
         names = ", ".join(str(record.placements[index]) for index in indexes)
         seconds = max(until - now, 1.0)
         why = f"no EC2 capacity just now for {names}; EC2 is asked again in {format_duration(seconds)}"
