@@ -288,10 +288,17 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "attempt n+1 is launched before n is gone",
-        "hooks/admitting.py",
-        "            if not self._is_over(entry.jobkey, entry.supersedes):",
-        "            if False:",
+        "hooks/predecessors.py",
+        "            if one not in self._over",
+        "            if False",
         ("tests/unit/hooks/test_controller.py",),
+    ),
+    SeededBug(
+        "an attempt without an outcome counts as ended",
+        "hooks/predecessors.py",
+        "            return self._store.read_outcome(*one) is not None",
+        "            return True",
+        ("tests/unit/hooks/test_predecessors.py",),
     ),
     SeededBug(
         "epoch ignored",

@@ -13,6 +13,7 @@ from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
+from airflow_ephemeral_ec2.hooks.predecessors import Predecessors
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
 from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
@@ -71,7 +72,8 @@ class Controller:
         self._open = OpenAttempts(store, in_parallel)
         order = OrderBook(store, in_parallel)
         backstop = backstop or NoBackstop()
-        self._admitting = Admitting(store, self._ledger, self._open, order)
+        predecessors = Predecessors(store, self._open, in_parallel)
+        self._admitting = Admitting(store, self._ledger, self._open, order, predecessors)
         self._watching = Watching(
             store, self._ledger, self._open, order, fleet_for, backstop,
             self._admitting.end_promotions,
