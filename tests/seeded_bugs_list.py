@@ -301,6 +301,20 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_predecessors.py",),
     ),
     SeededBug(
+        "what the controller ends is done again by the retry",
+        "hooks/attempts.py",
+        "    if kill is not None and gives_up(kill.reason):",
+        "    if kill is not None:",
+        ("tests/unit/hooks/test_attempts.py",),
+    ),
+    SeededBug(
+        "a retry adopts what a person has ended",
+        "hooks/attempts.py",
+        "    if choice.step is Step.ADOPT and was_given_up(store, jobkey, choice.attempt):",
+        "    if False:",
+        ("tests/unit/hooks/test_attempts.py",),
+    ),
+    SeededBug(
         "epoch ignored",
         "model/identity.py",
         "        if past.epoch == epoch:\n            return AttemptChoice(Step.ADOPT",

@@ -120,7 +120,7 @@ class Kill:
 
     reason: str
     """``timeout``, ``boot_timeout``, ``stuck_pending``, ``impaired``, ``stopped``, ``cancelled``,
-    ``superseded`` or ``tampered``; or the words of ``verdict``."""
+    ``superseded``, ``execution_timeout`` or ``tampered``; or the words of ``verdict``."""
     by: str = ""
     verdict: Verdict | None = None
     """How the attempt ends, where that was known before its machine was ended."""
@@ -129,6 +129,19 @@ class Kill:
     def of(cls, verdict: Verdict) -> Self:
         """End a machine because its attempt has come to this."""
         return cls(verdict.reason, verdict=verdict)
+
+
+_GIVING_UP = frozenset({"cancelled", "superseded", "execution_timeout"})
+
+
+def gives_up(reason: str) -> bool:
+    """
+    Whether an attempt was ended because a person or Airflow wants it no more.
+
+    :param reason: of the kill, or the words with which the start lock was revoked: they begin
+        with it
+    """
+    return reason.partition(" ")[0] in _GIVING_UP
 
 
 def judge(
