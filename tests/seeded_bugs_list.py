@@ -315,6 +315,20 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_attempts.py",),
     ),
     SeededBug(
+        "a user's post_execute is lost when no worker ends the task",
+        "operators/worker_ending.py",
+        "bool(operator._post_execute_hook)",
+        "bool(False)",
+        ("tests/unit/operators/test_worker_ending.py",),
+    ),
+    SeededBug(
+        "an XCom that the task does not want",
+        "triggers/ec2.py",
+        " if self.push_result else None",
+        "",
+        ("tests/unit/triggers/test_ending_here.py",),
+    ),
+    SeededBug(
         "epoch ignored",
         "model/identity.py",
         "        if past.epoch == epoch:\n            return AttemptChoice(Step.ADOPT",
