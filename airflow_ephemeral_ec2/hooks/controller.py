@@ -64,7 +64,7 @@ class Controller:
         self.store = store
         self._in_parallel, self._list_every, self._look_up = in_parallel, list_every, refresh
         self._listing: QueueListing | None = None
-        self._unlisted = 0
+        self._unlisted = self._adoptions = 0
         self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store, in_parallel)
@@ -151,10 +151,13 @@ class Controller:
         """
         self._look_up()
         if not self._ledger.take_lease():
-            self._open.let_go()
-            self._listing = None
-            return self.store.list_queue().entries
-        self._refresh(self._list_queue(awaited, may_skip_listing=may_skip_listing))
+            return self._stand_by()
+        if self._ledger.adoptions != self._adoptions:
+            # Others may have acted since the last pass: what they have ended is no new arrival.
+            self._listing, self._adoptions = None, self._ledger.adoptions
+        fresh = self._list_queue(awaited, may_skip_listing=may_skip_listing)
+        if not self._refresh(fresh):
+            return fresh.entries if fresh else frozenset()
         listing, is_lost = self._listing or EMPTY_QUEUE, self._ledger.must_be_rebuilt
         entries = [memory.entry for memory in self._open.memories.values()]
         self._ledger.merge(entries, listing.entries)
@@ -164,7 +167,20 @@ class Controller:
         self._tampered.end()
         if self._admitting.admit(listing.orders, unknown):
             self.launch()
-        return frozenset(self._open.memories) | (listing.entries - self._open.closed)
+        return self._still_open
+
+    @property
+    def _still_open(self) -> frozenset[str]:
+        listed = (self._listing or EMPTY_QUEUE).entries
+        return frozenset(self._open.memories) | (listed - self._open.closed)
+
+    def _stand_by(self) -> frozenset[str]:
+        """Follow what another controller does."""
+        self._open.let_go()
+        self._listing = None
+        entries = self.store.list_queue().entries
+        self._open.keep_entries(entries)
+        return entries
 
     def launch(self) -> None:
         """Launch those admitted whose turn it is, between two passes."""
@@ -190,17 +206,22 @@ class Controller:
         self._unlisted = 0
         return self.store.list_queue()
 
-    def _refresh(self, listing: QueueListing | None) -> None:
+    def _refresh(self, listing: QueueListing | None) -> bool:
+        """Take a listing in, or what is known without one; False: the lease was lost meanwhile."""
         if listing is None:
             known = frozenset(self._open.memories) | frozenset(self._open.damaged)
             self._listing = dataclasses.replace(self._listing or EMPTY_QUEUE, entries=known)
             self._open.closed = set()
-            return
+            return True
+        # Until all of it is read it is no listing to go by: who is not in one loses his place.
+        self._listing = None
+        is_lost, keep = self._ledger.must_be_rebuilt, self._ledger.keep_lease
+        if not self._open.refresh(listing, self._ledger.entries, keep, is_lost=is_lost):
+            return False
         self._listing = listing
-        is_lost = self._ledger.must_be_rebuilt
-        self._open.refresh(listing, self._ledger.entries, is_lost=is_lost)
         for name in listing.kills - listing.entries:
             self.store.close_entry(name)
+        return True
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""

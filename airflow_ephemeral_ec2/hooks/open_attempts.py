@@ -14,7 +14,7 @@ from airflow_ephemeral_ec2.model.plan import plan_entry
 from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
+READ_AT_ONCE = 100
+"""New attempts whose records are read between two looks at the lease: 200 reads, a few seconds."""
 STORY_SECONDS = 60.0
 """Between two lines that tell behind whom an attempt waits."""
 
@@ -107,6 +109,10 @@ class OpenAttempts:
         self.tampered: dict[str, TamperedObjectError] = {}
         """Names that are over, and nobody can read how."""
         self._stories: dict[str, list[str]] = {}
+        self._entries: dict[str, QueueEntry] = {}
+        """What was read of each that is in the queue; kept when another acts, for it never changes."""
+        self._sound: set[str] = set()
+        """Names whose launch record was read and is ours."""
 
     def story_of(self, name: str) -> tuple[str, ...]:
         """Tell what happened to an attempt so far, a line each, for its task log."""
@@ -132,21 +138,34 @@ class OpenAttempts:
         """Forget an attempt whose outcome is written."""
         self.memories.pop(name, None)
         self.damaged.pop(name, None)
+        self._entries.pop(name, None)
         self.closed.add(name)
 
     def let_go(self) -> None:
-        """Forget all but the stories: another controller acts."""
+        """Forget all but the stories and what was read: another controller acts."""
         self.memories.clear()
         self.damaged.clear()
         self.tampered.clear()
 
+    def keep_entries(self, listed: AbstractSet[str]) -> None:
+        """Forget what was read of those that have left the queue."""
+        for name in self._entries.keys() - listed:
+            del self._entries[name]
+        self._sound &= listed
+
     def refresh(
-        self, listing: QueueListing, states: Mapping[str, EntryState], *, is_lost: bool = False
-    ) -> None:
+        self,
+        listing: QueueListing,
+        states: Mapping[str, EntryState],
+        keep_lease: Callable[[], bool],
+        *,
+        is_lost: bool = False,
+    ) -> bool:
         """
-        Read what is new in the queue, and forget what has left it.
+        Read what is new in the queue, and forget what has left it; False: the lease is lost.
 
         :param states: what the queue state knows of the attempts
+        :param keep_lease: renews the lease while much is read; False when another has it
         :param is_lost: the queue state was lost: nobody knows which attempts are over
         """
         for name in set(self.memories) - listing.entries:
@@ -154,12 +173,21 @@ class OpenAttempts:
         self.tampered = {}
         self.closed = set()
         self.damaged = {n: e for n, e in self.damaged.items() if n in listing.entries}
+        self.keep_entries(listing.entries)
         new = sorted(listing.entries - set(self.memories) - set(self.damaged))
-        for name, found in zip(
-            new,
-            self._in_parallel(lambda n: self._read(n, states.get(n), is_lost=is_lost), new),
-            strict=True,
-        ):
+        for start in range(0, len(new), READ_AT_ONCE):
+            if start and not keep_lease():
+                return False
+            self._take_in(new[start : start + READ_AT_ONCE], states, is_lost=is_lost)
+        return True
+
+    def _take_in(
+        self, names: Sequence[str], states: Mapping[str, EntryState], *, is_lost: bool
+    ) -> None:
+        def read(name: str) -> QueueEntry | TamperedObjectError | None:
+            return self._read(name, states.get(name), is_lost=is_lost)
+
+        for name, found in zip(names, self._in_parallel(read, names), strict=True):
             if isinstance(found, TamperedObjectError):
                 # One record that cannot be read must not hold up everybody else's.
                 self.damage(name, found)
@@ -183,6 +211,7 @@ class OpenAttempts:
     def damage(self, name: str, error: TamperedObjectError) -> None:
         """Act on an attempt no more: something of it is not ours."""
         self.memories.pop(name, None)
+        self._entries.pop(name, None)
         self.tell(name, f"cannot be acted on: {error}")
         if _NAME.fullmatch(name):
             self.damaged[name] = error
@@ -198,10 +227,16 @@ class OpenAttempts:
                 return TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
             if is_lost and self.finish_closing(name):
                 return None
-            entry = self._read_entry(name)
-            if entry is not None and (is_lost or (state and state.stage is not Stage.WAITING)):
+            entry = self._entries.get(name) or self._read_entry(name)
+            if entry is None:
+                return None
+            # Kept at once, one by one: another read may fail, or the lease be lost.
+            self._entries[name] = entry
+            may_be_out = is_lost or (state is not None and state.stage is not Stage.WAITING)
+            if may_be_out and name not in self._sound:
                 # Its machine may be out: what was asked for must be ours.
                 self._store.read_launch(entry.jobkey, entry.attempt)
+                self._sound.add(name)
         except TamperedObjectError as error:
             return error
         return entry
