@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.admitting import Admitting
+from airflow_ephemeral_ec2.hooks.concluding import Concluding
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
@@ -71,10 +72,13 @@ class Controller:
         order = OrderBook(store, in_parallel)
         backstop = backstop or NoBackstop()
         self._admitting = Admitting(store, self._ledger, self._open, order)
-        self._watching = Watching(
+        self._concluding = Concluding(
             store, self._ledger, self._open, order, fleet_for, backstop,
             self._admitting.end_promotions,
         )  # fmt: skip
+        self._watching = Watching(
+            store, self._ledger, self._open, self._concluding, fleet_for, in_parallel
+        )
         self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for)
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
@@ -118,7 +122,7 @@ class Controller:
 
     def expects_end(self, within: float) -> bool:
         """Whether a machine will have run as long as the same job did last time, within seconds."""
-        return self._watching.expects_end(self.store.clock.now(), within)
+        return self._concluding.expects_end(self.store.clock.now(), within)
 
     def follow(self, names: Iterable[str]) -> dict[str, OutcomeRecord]:
         """Make one pass and return the outcomes of those awaited attempts that have ended."""
@@ -162,12 +166,16 @@ class Controller:
         entries = [memory.entry for memory in self._open.memories.values()]
         self._ledger.merge(entries, listing.entries)
         unknown = self._rebuilding.find_machines() if is_lost else {}
-        self._watching.watch(self.store.clock.now(), listing.kills)
-        self._watching.end_unlaunched(listing.kills)
-        self._tampered.end()
-        if self._admitting.admit(listing.orders, unknown):
-            self.launch()
+        if self._end(listing):
+            self._tampered.end()
+            if self._admitting.admit(listing.orders, unknown):
+                self.launch()
         return self._still_open
+
+    def _end(self, listing: QueueListing) -> bool:
+        """End and conclude, as far as there is time; False: the lease was lost meanwhile."""
+        is_mine = self._watching.watch(self.store.clock.now(), listing.kills)
+        return is_mine and self._watching.end_unlaunched(listing.kills)
 
     @property
     def _still_open(self) -> frozenset[str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
+from airflow_ephemeral_ec2.hooks.aws_errors import error_code
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.model.plan import plan_entry
 from airflow_ephemeral_ec2.model.queue import Stage
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
 READ_AT_ONCE = 100
 """New attempts whose records are read between two looks at the lease: 200 reads, a few seconds."""
+TROUBLE_SECONDS = 600.0
+"""Between two lines of one attempt about the same kind of error."""
 STORY_SECONDS = 60.0
 """Between two lines that tell behind whom an attempt waits."""
 
@@ -52,6 +58,10 @@ class Memory:
     """The machine is known to hold the start lock."""
     misses: int = 0
     """Full sweeps in a row that did not show the machine."""
+    acted_at: float = 0.0
+    """When something was last done about its end (bucket's clock)."""
+    troubles: dict[str, float] = field(default_factory=dict)
+    """Kind of error -> when it was last told (bucket's clock)."""
     since: dict[str, float] = field(default_factory=dict)
     """When the machine was first seen impaired, shutting down or dead (bucket's clock)."""
 
@@ -88,6 +98,18 @@ class Memory:
         if self.last_wait != line:
             self.last_wait = line
             self.story.append(f"{line}, {ahead} before this one")
+
+    def tell_trouble(self, text: str, kind: str, now: float, *, is_queued: bool) -> None:
+        """Add a line about an error; of one kind, whatever its words, only now and then."""
+        is_known = now - self.troubles.get(kind, -math.inf) < TROUBLE_SECONDS
+        if not is_known:
+            self.troubles[kind] = now
+        if is_queued and not is_known:
+            self.tell_wait(text)
+        elif is_queued:
+            self.last_wait = text
+        elif not is_known:
+            self.story.append(text)
 
     def tell_wait(self, reason: str) -> None:
         """Add a line to the story when the reason to wait has changed."""
@@ -281,8 +303,12 @@ class OpenAttempts:
         return plan_entry(record)
 
     @contextlib.contextmanager
-    def isolated(self, names: Iterable[str]) -> Iterator[None]:
-        """Let trouble with some attempts hold up only these, and tell them."""
+    def isolated(self, names: Iterable[str], *, is_queued: bool = True) -> Iterator[None]:
+        """
+        Let trouble with some attempts hold up only these, and tell them.
+
+        :param is_queued: they wait for a machine still
+        """
         try:
             yield
         except Exception as error:
@@ -296,4 +322,16 @@ class OpenAttempts:
                     # The words of an unknown error may hold anything; its kind is enough here.
                     known = isinstance(error, EphemeralEC2Error)
                     text = str(error) if known else f"{type(error).__name__} (in the log)."
-                    self.memories[name].tell_wait(f"{text} Will ask again.")
+                    self.memories[name].tell_trouble(
+                        f"{text} Will ask again.",
+                        kind_of(error),
+                        self._store.clock.now(),
+                        is_queued=is_queued,
+                    )
+
+
+def kind_of(error: Exception) -> str:
+    """Name the kind of an error: its class, and what AWS calls it; not its changing words."""
+    cause = error.__cause__
+    code = error_code(cause) if isinstance(cause, ClientError) else type(cause).__name__
+    return f"{type(error).__name__} {code}"

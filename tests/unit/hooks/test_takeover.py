@@ -7,8 +7,7 @@ from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.open_attempts import READ_AT_ONCE
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
-from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.queue import EntryState, Lease, QueueState, Stage
+from airflow_ephemeral_ec2.model.queue import Lease
 from tests.state_machine.simulated_s3 import s3_error
 from tests.unit.hooks.scripted import name_of
 from tests.unit.hooks.turns import Turns
@@ -87,21 +86,8 @@ def make_host(store, clock, fleet, turns):
 
 
 @pytest.fixture
-def running(store, fleet, make_record):
-    """Attempts whose machines are out, launched by a controller that is dead now."""
-    made, states, names = make_record(), {}, []
-    for number in range(RUNNING):
-        record = made.model_copy(update={"jobkey": f"{number:040d}"})
-        store.write_launch(record)
-        store.write_entry(plan_entry(record))
-        fleet.set(f"i-{number}", "running")
-        fleet.tokens[f"token-{number}"] = f"i-{number}"
-        names.append(name_of(record))
-        states[names[-1]] = EntryState(
-            sequence=number, stage=Stage.LAUNCHED, instance_id=f"i-{number}", launched_at=990.0
-        )
-    store.write_state(QueueState(entries=states, is_rebuilt=False), None)
-    return names
+def running(launch_many):
+    return [name_of(record) for record in launch_many(RUNNING)]
 
 
 def test_two_that_take_over_at_the_same_time_do_not_take_the_lease_from_each_other(
