@@ -17,6 +17,7 @@ from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
 from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
+from airflow_ephemeral_ec2.hooks.standing_by import StandingBy
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
 from airflow_ephemeral_ec2.hooks.watching import Watching
 from airflow_ephemeral_ec2.model.queue import Stage
@@ -66,6 +67,9 @@ class Controller:
         self._in_parallel, self._list_every, self._look_up = in_parallel, list_every, refresh
         self._listing: QueueListing | None = None
         self._unlisted = self._adoptions = 0
+        self._standing_by = StandingBy(store, list_every)
+        self._theirs: frozenset[str] = frozenset()
+        """Whom the state of the queue named in the last pass in which another acted."""
         self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store, in_parallel)
@@ -154,8 +158,11 @@ class Controller:
         :raises AwsError: AWS could not be asked; nothing is lost, the next pass goes on
         """
         self._look_up()
-        if not self._ledger.take_lease():
-            return self._stand_by()
+        if not self._may_act(awaited, may_skip_listing=may_skip_listing):
+            self._open.let_go()
+            self._listing = None
+            return self._stand_by(awaited, may_skip_listing=may_skip_listing)
+        self._standing_by.forget()
         if self._ledger.adoptions != self._adoptions:
             # Others may have acted since the last pass: what they have ended is no new arrival.
             self._listing, self._adoptions = None, self._ledger.adoptions
@@ -182,13 +189,20 @@ class Controller:
         listed = (self._listing or EMPTY_QUEUE).entries
         return frozenset(self._open.memories) | (listed - self._open.closed)
 
-    def _stand_by(self) -> frozenset[str]:
-        """Follow what another controller does."""
-        self._open.let_go()
-        self._listing = None
-        entries = self.store.list_queue().entries
-        self._open.keep_entries(entries)
-        return entries
+    def _may_act(self, awaited: AbstractSet[str], *, may_skip_listing: bool) -> bool:
+        spares = may_skip_listing and self._standing_by.may_spare_the_state
+        if spares and self._standing_by.must_list(awaited) and self._ledger.is_held_elsewhere:
+            return False
+        return self._ledger.take_lease()
+
+    def _stand_by(self, awaited: AbstractSet[str], *, may_skip_listing: bool) -> frozenset[str]:
+        """Follow what another controller does; return what is still open."""
+        before, self._theirs = self._theirs, frozenset(self._ledger.entries)
+        if may_skip_listing and not self._standing_by.must_list(awaited):
+            return self._standing_by.leave_out(before - self._theirs)
+        listed = self._standing_by.list()
+        self._open.keep_entries(listed)
+        return listed
 
     def launch(self) -> None:
         """Launch those admitted whose turn it is, between two passes."""

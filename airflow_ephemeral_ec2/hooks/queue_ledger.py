@@ -70,6 +70,13 @@ class QueueLedger:
             return True
         return self._renew(now)
 
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether another controller has the lease, by what was read last; it may be back since."""
+        lease = self._state.lease
+        is_theirs = lease is not None and lease.holder != self._me
+        return is_theirs and lease is not None and self._store.clock.now() < lease.expires_at
+
     def keep_lease(self) -> bool:
         """
         Renew the lease in the middle of a pass, if it is time; False: another has it, or may have.
