@@ -225,7 +225,7 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "no history after a crash of its writer",
-        "hooks/open_attempts.py",
+        "hooks/entry_reading.py",
         "        self._store.write_history(outcome)\n",
         "",
         ("tests/state_machine/test_found.py",),

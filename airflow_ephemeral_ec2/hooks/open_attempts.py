@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,8 @@ from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
 from airflow_ephemeral_ec2.hooks.aws_errors import error_code
+from airflow_ephemeral_ec2.hooks.entry_reading import EntryReading, is_entry_name
 from airflow_ephemeral_ec2.hooks.launcher import Progress
-from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
 READ_AT_ONCE = 100
 """New attempts whose records are read between two looks at the lease: 200 reads, a few seconds."""
 TROUBLE_SECONDS = 600.0
@@ -131,10 +128,7 @@ class OpenAttempts:
         self.tampered: dict[str, TamperedObjectError] = {}
         """Names that are over, and nobody can read how."""
         self._stories: dict[str, list[str]] = {}
-        self._entries: dict[str, QueueEntry] = {}
-        """What was read of each that is in the queue; kept when another acts, for it never changes."""
-        self._sound: set[str] = set()
-        """Names whose launch record was read and is ours."""
+        self._reading = EntryReading(store, self.tell)
 
     def story_of(self, name: str) -> tuple[str, ...]:
         """Tell what happened to an attempt so far, a line each, for its task log."""
@@ -160,7 +154,7 @@ class OpenAttempts:
         """Forget an attempt whose outcome is written."""
         self.memories.pop(name, None)
         self.damaged.pop(name, None)
-        self._entries.pop(name, None)
+        self._reading.forget(name)
         self.closed.add(name)
 
     def let_go(self) -> None:
@@ -171,9 +165,7 @@ class OpenAttempts:
 
     def keep_entries(self, listed: AbstractSet[str]) -> None:
         """Forget what was read of those that have left the queue."""
-        for name in self._entries.keys() - listed:
-            del self._entries[name]
-        self._sound &= listed
+        self._reading.keep(listed)
 
     def refresh(
         self,
@@ -207,7 +199,7 @@ class OpenAttempts:
         self, names: Sequence[str], states: Mapping[str, EntryState], *, is_lost: bool
     ) -> None:
         def read(name: str) -> QueueEntry | TamperedObjectError | None:
-            return self._read(name, states.get(name), is_lost=is_lost)
+            return self._reading.read(name, states.get(name), is_lost=is_lost)
 
         for name, found in zip(names, self._in_parallel(read, names), strict=True):
             if isinstance(found, TamperedObjectError):
@@ -233,74 +225,20 @@ class OpenAttempts:
     def damage(self, name: str, error: TamperedObjectError) -> None:
         """Act on an attempt no more: something of it is not ours."""
         self.memories.pop(name, None)
-        self._entries.pop(name, None)
+        self._reading.forget(name)
         self.tell(name, f"cannot be acted on: {error}")
-        if _NAME.fullmatch(name):
+        if is_entry_name(name):
             self.damaged[name] = error
         else:
             log.error("%s", error)
 
-    def _read(
-        self, name: str, state: EntryState | None, *, is_lost: bool
-    ) -> QueueEntry | TamperedObjectError | None:
-        """Read an entry that is new here; None when its attempt is over."""
-        try:
-            if not _NAME.fullmatch(name):
-                return TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
-            if is_lost and self.finish_closing(name):
-                return None
-            entry = self._entries.get(name) or self._read_entry(name)
-            if entry is None:
-                return None
-            # Kept at once, one by one: another read may fail, or the lease be lost.
-            self._entries[name] = entry
-            may_be_out = is_lost or (state is not None and state.stage is not Stage.WAITING)
-            if may_be_out and name not in self._sound:
-                # Its machine may be out: what was asked for must be ours.
-                self._store.read_launch(entry.jobkey, entry.attempt)
-                self._sound.add(name)
-        except TamperedObjectError as error:
-            return error
-        return entry
-
     def finish_closing(self, name: str) -> bool:
         """Take an attempt that has an outcome out of the queue; False when it has none."""
-        jobkey, _, number = name.rpartition("-a")
-        outcome = self._store.read_outcome(jobkey, int(number))
-        if outcome is None:
-            return False
-        # Who recorded it died before the rest, or somebody wrote the entry again.
-        self._store.write_history(outcome)
-        self._store.close_entry(name)
-        return True
+        return self._reading.finish_closing(name)
 
     def read_any_entry(self, name: str) -> QueueEntry | None:
         """Read the entry of a damaged attempt, from wherever it can be read."""
-        try:
-            return self._read_entry(name)
-        except TamperedObjectError:
-            return None
-
-    def _read_entry(self, name: str) -> QueueEntry | None:
-        """Read an entry; one that is not ours any more is made again from its launch record."""
-        damage: TamperedObjectError | None = None
-        entry = None
-        try:
-            entry = self._store.read_entry(name)
-        except TamperedObjectError as error:
-            damage = error
-        if entry is not None and entry.name != name:
-            damage = TamperedObjectError(f"queue entry {name}", "belongs to another attempt.")
-        if damage is None:
-            return entry
-        jobkey, _, number = name.rpartition("-a")
-        try:
-            record = self._store.read_launch(jobkey, int(number))
-        except TamperedObjectError:
-            raise damage from None
-        log.error("%s Using the launch record instead.", damage)
-        self.tell(name, f"tampered with: {damage} The launch record is used instead.")
-        return plan_entry(record)
+        return self._reading.read_any(name)
 
     @contextlib.contextmanager
     def isolated(self, names: Iterable[str], *, is_queued: bool = True) -> Iterator[None]:
