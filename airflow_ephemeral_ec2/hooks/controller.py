@@ -83,7 +83,7 @@ class Controller:
         self._watching = Watching(
             store, self._ledger, self._open, self._concluding, fleet_for, in_parallel
         )
-        self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for)
+        self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for, in_parallel)
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
             store, self._ledger, self._open, fleet_for, self._watching.give_up,

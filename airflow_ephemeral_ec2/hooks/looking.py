@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError
+from airflow_ephemeral_ec2.hooks.parallel import while_leased
 from airflow_ephemeral_ec2.model.watch import pause_after
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 Place = tuple[str, str]
 """Airflow connection and region."""
 FULL_SWEEP_SECONDS = 60.0
-LEASE_LOOK_SECONDS = 0.2
-"""How often the lease is looked at while places are asked: four tries of 20 s are longer than it."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +81,11 @@ class Looking:
         :raises AwsError: the lease cannot be renewed meanwhile
         """
         due = [place for place in by_place if self._places[place].not_before <= now]
-        answered = threading.Semaphore(0)
-
-        def look_at(place: Place) -> Sight | None:
-            try:
-                return self._look_at(place, by_place[place], now)
-            finally:
-                answered.release()
-
-        def keep_lease(_: Place | None) -> None:
-            for _place in due:
-                while not answered.acquire(timeout=LEASE_LOOK_SECONDS):
-                    self._ledger.keep_lease()
-
-        # The lease is kept by the last of them: where they come one by one, all have answered then.
-        found = self._in_parallel(
-            lambda place: look_at(place) if place else keep_lease(place), [*due, None]
+        found = while_leased(
+            self._in_parallel,
+            self._ledger.keep_lease,
+            lambda place: self._look_at(place, by_place[place], now),
+            due,
         )
         return [sight for sight in found if sight is not None]
 

@@ -1,6 +1,7 @@
 """A fleet whose machines change only when a test says so, and words about attempts."""
 
 import json
+import threading
 from hashlib import sha256
 
 from botocore.exceptions import ClientError
@@ -137,3 +138,9 @@ def marker_of(record, **fields):
 def lock_for(store, record, instance_id="i-0"):
     key = contract.start_lock_key("test", record.jobkey, record.attempt, record.nonce)
     assert store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
+
+
+def wait_until(holds):
+    """Let other threads run until something holds; False when it does not within 5 s."""
+    never = threading.Event()
+    return any(holds() or never.wait(0.01) for _ in range(500))

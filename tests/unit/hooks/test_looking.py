@@ -11,12 +11,10 @@ from airflow_ephemeral_ec2.hooks.looking import FULL_SWEEP_SECONDS
 from airflow_ephemeral_ec2.hooks.parallel import in_threads, one_by_one
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Outcome
-from tests.unit.hooks.scripted import ScriptedFleet, name_of, report
+from tests.unit.hooks.scripted import ScriptedFleet, name_of, report, wait_until
 
 POLL_SECONDS = 4.0
 US, EU = "us-east-1", "eu-central-1"
-SOON = threading.Event()
-"""Never set: to wait for it lets other threads run."""
 
 
 class Region(ScriptedFleet):
@@ -137,10 +135,6 @@ def test_the_lease_is_kept_while_a_place_takes_its_time(
 
     assert len(leases) == 4
     assert min(leases) > LEASE_SECONDS / 2
-
-
-def wait_until(holds):
-    return any(holds() or SOON.wait(0.01) for _ in range(500))
 
 
 def test_a_slow_place_is_asked_at_the_same_time_as_the_others(make_controller, regions, jobs):
