@@ -11,7 +11,7 @@ from airflow_ephemeral_ec2.hooks.admitting import Admitting
 from airflow_ephemeral_ec2.hooks.concluding import Concluding
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
-from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+from airflow_ephemeral_ec2.hooks.open_attempts import READ_AT_ONCE, OpenAttempts
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
@@ -133,9 +133,11 @@ class Controller:
         awaited = set(names)
         still_open = self.tick(awaited, may_skip_listing=True)
         self._open.keep_stories(still_open | awaited)
-        over = sorted(awaited - still_open)
-        found = zip(over, self._in_parallel(self._read_ending, over), strict=True)
-        return {name: outcome for name, outcome in found if outcome is not None}
+        over, found = sorted(awaited - still_open), []
+        for start in range(0, len(over), READ_AT_ONCE):
+            found += self._in_parallel(self._read_ending, over[start : start + READ_AT_ONCE])
+            self._ledger.keep_lease()
+        return {name: end for name, end in zip(over, found, strict=True) if end is not None}
 
     def _read_ending(self, name: str) -> OutcomeRecord | None:
         jobkey, _, attempt = name.rpartition("-a")

@@ -18,14 +18,18 @@ DEAD = 3 * BATCH_SIZE
 
 
 class CostlyBucket:
-    """Each write takes time."""
+    """Each write takes time, and each read if a test says so."""
 
     def __init__(self, s3, clock, seconds):
         self._s3, self._clock, self._seconds = s3, clock, seconds
-        self.when_written = lambda key: None
+        self.when_written, self.read_seconds = lambda key: None, 0.0
 
     def __getattr__(self, name):
         return getattr(self._s3, name)
+
+    def get_object(self, **request):
+        self._clock.at += self.read_seconds
+        return self._s3.get_object(**request)
 
     def put_object(self, **request):
         self._clock.at += self._seconds
@@ -183,3 +187,16 @@ def test_a_mass_of_kills_before_the_launch_does_not_hold_up_a_launch(
 
     assert wanted.placements[0].client_token in [r["ClientToken"] for r in fleet.requests]
     assert count_outcomes(store) < 2 * BATCH_SIZE
+
+
+def test_the_lease_is_kept_while_many_outcomes_are_read(store, bucket, clock, fleet):
+    """Airflow was down for a night: all that its tasks wait for is over."""
+    host = JobStore(bucket, store.bucket, store.environment)
+    host.clock = clock
+    controller = Controller(host, lambda *_: fleet, in_parallel=one_by_one)
+    bucket.read_seconds = LEASE_SECONDS / DEAD
+
+    controller.follow([f"{number:040d}-a1" for number in range(DEAD)])
+
+    assert clock.at >= 1_000 + LEASE_SECONDS
+    assert store.read_state()[0].lease.expires_at - clock.at > LEASE_SECONDS / 2
