@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
+_here = threading.local()
 THREADS = 16
 LEASE_LOOK_SECONDS = 0.2
 """How often the lease is looked at while others are asked: four tries of 20 s are longer than it."""
@@ -21,12 +22,20 @@ class Parallel(Protocol):
 
 
 def in_threads(function: Callable[[_Item], _Found], items: Iterable[_Item], /) -> list[_Found]:
-    """Call ``function`` for each item in at most 16 threads; results in the order of the items."""
+    """
+    Call ``function`` for each item in at most 16 threads; results in the order of the items.
+
+    What such a thread asks for in parallel it does itself: the clients have 16 connections.
+    """
     given = list(items)
-    if len(given) < 2:
+    if len(given) < 2 or getattr(_here, "is_one_of_many", False):
         return [function(item) for item in given]
-    with ThreadPoolExecutor(min(THREADS, len(given))) as pool:
+    with ThreadPoolExecutor(min(THREADS, len(given)), initializer=_mark_thread) as pool:
         return list(pool.map(function, given))
+
+
+def _mark_thread() -> None:
+    _here.is_one_of_many = True
 
 
 def one_by_one(function: Callable[[_Item], _Found], items: Iterable[_Item], /) -> list[_Found]:
