@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.hooks.batches import Act
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import (
     Kill,
@@ -17,6 +19,7 @@ from airflow_ephemeral_ec2.model.queue import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_ephemeral_ec2.hooks.batches import Batches
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
@@ -44,27 +47,33 @@ class Unlaunched:
         ledger: QueueLedger,
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
+        batches: Batches,
         close: Callable[[str, Verdict], None],
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
-        self._fleet_for, self._close = fleet_for, close
+        self._fleet_for, self._batches, self._close = fleet_for, batches, close
 
-    def end(self, kills: frozenset[str]) -> None:
-        """End attempts without a machine that were killed or have waited too long."""
-        now = self._store.clock.now()
-        for name, memory in list(self._open.memories.items()):
+    def end(self, kills: frozenset[str]) -> bool:
+        """
+        End attempts without a machine that were killed or have waited too long.
+
+        False: the lease is lost. Who is left over when time is up follows in the next pass.
+        """
+        now, acts = self._store.clock.now(), []
+        for name, memory in self._open.memories.items():
             stage, entry = self._ledger.entries[name].stage, memory.entry
             if stage is Stage.LAUNCHED:
                 continue
             if name in kills or memory.is_given_up:
-                with self._open.isolated([name]):
-                    self.end_killed(name)
+                acts.append(Act(name, functools.partial(self.end_killed, name), is_queued=True))
             elif entry.max_wait is not None and now - entry.requested_at > entry.max_wait:
                 waited = format_duration(entry.max_wait)
                 waits = f"; {memory.last_wait}" if memory.last_wait else ""
                 reason = f"not launched within max_wait ({waited}){waits}"
-                with self._open.isolated([name]):
-                    self.give_up(name, Verdict(Outcome.WAIT_TIMEOUT, reason))
+                verdict = Verdict(Outcome.WAIT_TIMEOUT, reason)
+                give_up = functools.partial(self.give_up, name, verdict)
+                acts.append(Act(name, give_up, is_queued=True))
+        return self._batches.perform(acts)
 
     def end_killed(self, name: str) -> None:
         """End an attempt that was killed, or given up by somebody who died over it."""

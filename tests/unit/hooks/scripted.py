@@ -1,6 +1,7 @@
 """A fleet whose machines change only when a test says so, and words about attempts."""
 
 import json
+import threading
 from hashlib import sha256
 
 from botocore.exceptions import ClientError
@@ -166,3 +167,9 @@ def forget_launches(store, controller):
 
 def heir_of(store, fleet):
     return Controller(store, lambda _connection, _region: fleet)
+
+
+def wait_until(holds):
+    """Let other threads run until something holds; False when it does not within 5 s."""
+    never = threading.Event()
+    return any(holds() or never.wait(0.01) for _ in range(500))

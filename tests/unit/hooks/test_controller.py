@@ -569,6 +569,32 @@ def test_O11_O15_a_machine_is_gone_only_when_old_and_missed_again_and_again(
 
     clock.at += 61
     assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+    assert fleet.terminated == ["i-0"]
+
+
+def test_K10_a_machine_that_is_shown_to_nobody_ends_before_its_attempt_does(
+    controller, fleet, store, submit, clock
+):
+    """Nobody can say that it does not run; as long as EC2 cannot be told to end it, nothing is over."""
+    record = submit(max_runtime="5h")
+    controller.tick()
+    take_lock(store, record, "i-0")
+    fleet.machines = {}
+    clock.at += 3_700
+    terminate, fleet.terminate = fleet.terminate, raise_unavailable
+    for _ in range(5):
+        clock.at += 61
+        assert outcome_of(controller, record) is None
+
+    fleet.terminate = terminate
+    clock.at += 61
+
+    assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+    assert fleet.terminated == ["i-0"]
+
+
+def raise_unavailable(*_, **__):
+    raise AwsUnavailableError("ec2:TerminateInstances", "503")
 
 
 @pytest.mark.parametrize("kind", ["repeated", "missing", "expired token"])
