@@ -19,13 +19,15 @@ from airflow_ephemeral_ec2.model.identity import (
     entry_name,
     name_jobkey,
 )
-from airflow_ephemeral_ec2.model.outcome import Kill, gives_up
+from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, gives_up
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_entry, plan_launch
 from airflow_ephemeral_ec2.model.record import conclude_tampered
+from airflow_ephemeral_ec2.model.retry import decide_retry
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.model.identity import PastAttempt
     from airflow_ephemeral_ec2.model.spec import (
         ImageFacts,
         InstanceFacts,
@@ -58,6 +60,8 @@ class LaunchOrder:
     """Whether the task waits for the end."""
     dependents: tuple[str, ...] = ()
     """Jobs of the payer that read, directly or not, what this one writes."""
+    is_retry: bool = False
+    """Airflow tries the task again, and awaits the job."""
     is_backfill: bool = False
     priority_reason: str = ""
     """Why the run asks for another priority than the table's."""
@@ -106,6 +110,8 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     if choice.step is Step.ADOPT and was_given_up(store, jobkey, choice.attempt):
         # Clearing a running task leaves its epoch as it was; its machine is on the way out.
         choice = AttemptChoice(Step.SUPERSEDE, choice.attempt + 1)
+    elif choice.step is Step.OPEN and last is not None and _is_unheard(store, order, jobkey, last):
+        choice = AttemptChoice(Step.RETURN, last.attempt)
     if choice.step is Step.RETURN:
         return OpenAttempt(choice, jobkey, None)
     if choice.step is Step.ADOPT:
@@ -124,6 +130,25 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
         store.close_entry(entry_name(jobkey, choice.attempt))
         return OpenAttempt(AttemptChoice(Step.RETURN, choice.attempt), jobkey, None)
     return OpenAttempt(choice, jobkey, record)
+
+
+def _is_unheard(store: JobStore, order: LaunchOrder, jobkey: str, last: PastAttempt) -> bool:
+    """
+    Say whether the last attempt failed for good and no try of the task has lived to say so.
+
+    Airflow tries nothing again whose failure was told as final: its worker died over it. A clear
+    changes the epoch, and what a clear or a timeout of Airflow's has ended is tried again.
+    """
+    if not order.is_retry or last.epoch != order.epoch:
+        return False
+    outcome = store.read_outcome(jobkey, last.attempt)
+    if outcome is None or outcome.outcome in (Outcome.KILLED, Outcome.SUPERSEDED):
+        return False
+    if outcome.budget is Budget.NONE:
+        return True
+    spec = store.read_launch(jobkey, last.attempt).spec
+    earlier = [o for n in range(1, last.attempt) if (o := store.read_outcome(jobkey, n))]
+    return not decide_retry(spec, outcome, earlier).is_allowed
 
 
 def _end_unqueued(

@@ -184,6 +184,7 @@ class EphemeralEC2Operator(BaseOperator):
             array_index=int(self.array_index),
             may_retry=self.wait_for_completion and has_tries_left(context),
             is_awaited=self.wait_for_completion,
+            is_retry=self.wait_for_completion and context["ti"].try_number > 1,
             is_backfill=is_backfill(context),
             priority_reason=request.priority_reason if request else "",
             order_override=request.order_override if request else "",

@@ -1,11 +1,14 @@
 """Facts come from the lock file, and are looked up only where it is silent."""
 
+import dataclasses
+
 import pytest
 
 from airflow_ephemeral_ec2.exceptions import CodeMissingError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
+from airflow_ephemeral_ec2.hooks.endings import AdmissionTimes, write_ending
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
-from airflow_ephemeral_ec2.model.outcome import Kill
+from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, Verdict
 from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, Limits, LockFile
 
 SSM = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -144,6 +147,63 @@ def test_a_retry_does_not_adopt_an_attempt_that_was_given_up(store, fleet, make_
     second = open_attempt(store, fleet, make_order())
 
     assert (second.choice.step, second.choice.attempt) == (Step.SUPERSEDE, 2)
+
+
+def end(store, opened, outcome, budget=Budget.NONE):
+    verdict = Verdict(outcome, "exit 65", budget)
+    write_ending(store, opened.record, verdict, AdmissionTimes(None, None))
+
+
+def retry(order):
+    return dataclasses.replace(order, is_retry=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "budget"),
+    [
+        (Outcome.JOB_FAILED, Budget.NONE),
+        (Outcome.JOB_FAILED, Budget.JOB),
+        (Outcome.TAMPERED, Budget.NONE),
+    ],
+)
+def test_a_failure_that_no_worker_lived_to_tell_is_told_by_the_retry(
+    store, fleet, make_order, outcome, budget
+):
+    """The row allows no retry; the worker that was to say so died."""
+    first = open_attempt(store, fleet, make_order(job_retries=0))
+    end(store, first, outcome, budget)
+
+    second = open_attempt(store, fleet, retry(make_order(job_retries=0)))
+
+    assert (second.choice.step, second.choice.attempt) == (Step.RETURN, 1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "budget"),
+    [
+        (Outcome.JOB_FAILED, Budget.JOB),
+        (Outcome.NEVER_STARTED, Budget.INFRA),
+        (Outcome.KILLED, Budget.NONE),
+        (Outcome.SUPERSEDED, Budget.NONE),
+    ],
+)
+def test_what_may_be_tried_again_is(store, fleet, make_order, outcome, budget):
+    changes = {"job_retries": 1, "infra_retries": 1}
+    first = open_attempt(store, fleet, make_order(**changes))
+    end(store, first, outcome, budget)
+
+    second = open_attempt(store, fleet, retry(make_order(**changes)))
+
+    assert (second.choice.step, second.choice.attempt) == (Step.OPEN, 2)
+
+
+def test_a_failure_is_tried_again_after_a_clear(store, fleet, make_order):
+    first = open_attempt(store, fleet, make_order(job_retries=0))
+    end(store, first, Outcome.JOB_FAILED)
+
+    second = open_attempt(store, fleet, retry(make_order("e2", job_retries=0)))
+
+    assert (second.choice.step, second.choice.attempt) == (Step.OPEN, 2)
 
 
 @pytest.mark.parametrize("words", ["cancelled", "cancelled by Airflow (task failed)"])
