@@ -42,7 +42,7 @@ class QueueLedger:
         """Open attempts by name; changed by ``set`` and ``drop`` only."""
         self._etag: str | None = None
         self._is_stale = True
-        self._is_changed = False
+        self._is_closed = self._is_changed = False
         self.adoptions = 0
         """How often the state was read: each time others may have acted before."""
         self._is_new = False
@@ -57,6 +57,8 @@ class QueueLedger:
 
     def take_lease(self) -> bool:
         """Take or renew the right to act; False while another controller has it."""
+        if self._is_closed:
+            return False
         if self._is_stale:
             self._adopt(*self._store.read_state())
         now, lease = self._store.clock.now(), self._state.lease
@@ -75,6 +77,10 @@ class QueueLedger:
         self.entries = dict(state.entries)
         self._is_stale = self._is_changed = False
         self.adoptions += 1
+
+    def close(self) -> None:
+        """Take the lease no more."""
+        self._is_closed = True
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""

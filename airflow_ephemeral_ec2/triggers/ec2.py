@@ -18,6 +18,7 @@ from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.asking import until_answered
 from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
@@ -127,7 +128,9 @@ class EphemeralEC2Trigger(BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         settings = await asyncio.to_thread(settings_from_airflow)
-        left = await asyncio.to_thread(self._seconds_left, settings)
+        left = await until_answered(
+            functools.partial(self._seconds_left, settings), self.log.info, settings.poll_seconds
+        )
         execution_timeout = asyncio.timeout(left)
         try:
             async with execution_timeout:
@@ -191,7 +194,7 @@ class EphemeralEC2Trigger(BaseTrigger):
             try:
                 return await asyncio.to_thread(self._kill, settings, kill)
             except AwsError as error:
-                if not error.retryable:
+                if not error.may_pass:
                     raise
                 self.log.warning("execution_timeout is over; will try again to end it: %s", error)
                 await asyncio.sleep(settings.poll_seconds)

@@ -194,3 +194,26 @@ def test_a_holder_that_takes_the_lease_back_between_two_passes_reads_the_queue_f
     holder.tick()
 
     assert len(fleet.requests) == 2
+
+
+def test_a_controller_that_is_closed_in_a_pass_launches_no_more_and_takes_no_lease(
+    make_host, store, ask
+):
+    """Its process ends: the lease that it gives back is not taken again behind its back."""
+    holder, heir = make_host(), make_host()
+    ask("a" * 40)
+    write_state = holder.store.write_state
+
+    def close_meanwhile(*args):
+        holder.controller.close()
+        return write_state(*args)
+
+    holder.store.write_state = close_meanwhile
+    holder.tick()
+    holder.tick()
+    holder.controller.release()
+
+    assert holder.fleet.asked.count("run") == 0
+    assert store.read_state()[0].lease is None
+    heir.tick()
+    assert heir.fleet.asked.count("run") == 1
