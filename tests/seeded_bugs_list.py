@@ -392,6 +392,13 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_controller_lease.py",),
     ),
     SeededBug(
+        "a kill that S3 does not take is lost",
+        "triggers/kills.py",
+        "    while error is not None:\n",
+        "    while False:\n",
+        ("tests/unit/triggers/test_trigger_kill.py",),
+    ),
+    SeededBug(
         "a deferred task has no execution_timeout",
         "triggers/ec2.py",
         "        return None if is_over else max(self.ends_at - store.clock.now(), 0.0)",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -19,6 +17,7 @@ from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
 from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.triggers.kills import begin_kill
 from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
@@ -38,11 +37,6 @@ HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 USER_ACTION = "__airflow_user_action__"
 """What Airflow >= 3.3 cancels a trigger with whose task was marked, cleared or deleted
 (``_USER_ACTION_CANCEL_MSG`` in ``triggerer_job_runner``)."""
-
-_kills: set[asyncio.Future[None]] = set()
-"""Kills that are being done: asyncio itself holds them weakly."""
-_killers = ThreadPoolExecutor(16, thread_name_prefix="ephemeral-ec2-kill")
-"""Threads of their own: in the loop's few, kills and Airflow's log lines would wait for each other."""
 
 
 class EphemeralEC2Trigger(BaseTrigger):
@@ -88,7 +82,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         self.identity = identity or {}
         self.ends_at = ends_at
         self._is_in_doubt = False
-        self._killing: asyncio.Future[None] | None = None
+        self._killing: asyncio.Future[Exception | None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -214,15 +208,19 @@ class EphemeralEC2Trigger(BaseTrigger):
             # ``triggerer_job_runner``): a kill that still waits for a thread must not be lost by it.
             await asyncio.shield(kill)
 
-    def _begin_kill(self) -> asyncio.Future[None] | None:
+    def _begin_kill(self) -> asyncio.Future[Exception | None] | None:
         """Let a thread end the attempt if nobody wants it any more; once, however often called."""
         if not (self.kill_on_cancel and self.identity):
             return None
         if self._killing is None:
-            work = functools.partial(contextvars.copy_context().run, self._kill_unless_deferred)
-            self._killing = asyncio.get_running_loop().run_in_executor(_killers, work)
-            _kills.add(self._killing)
-            self._killing.add_done_callback(_kills.discard)
+            heart = pulse()
+
+            def again() -> None:
+                # Minutes later, who knows less knows less: another triggerer may have it since.
+                self._is_in_doubt = self._is_in_doubt or heart.is_in_doubt()
+                self._kill_unless_deferred()
+
+            self._killing = begin_kill(self._kill_unless_deferred, again)
         return self._killing
 
     @property
@@ -237,12 +235,8 @@ class EphemeralEC2Trigger(BaseTrigger):
         return read_task_state(TaskIdentity(**self.identity))
 
     def _kill_unless_deferred(self) -> None:
-        try:
-            state = self._read_task_state()
-        except Exception:
-            # Unknown is no reason to kill: the machine's own limits still hold.
-            self.log.exception("cannot ask Airflow for the state of the task")
-            return
+        # Asked in each try. What raises is unknown, which is no reason to kill but one to ask again.
+        state = self._read_task_state()
         settings = settings_from_airflow()
         store = open_store(settings)
         if not is_abandoned(state, is_in_doubt=self._is_in_doubt) and not self._is_replaced(store):
