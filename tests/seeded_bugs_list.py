@@ -399,6 +399,20 @@ SEEDED_BUGS = (
         ("tests/unit/triggers/test_trigger_kill.py",),
     ),
     SeededBug(
+        "a connection that Airflow does not find for a moment is given up",
+        "hooks/ec2.py",
+        "        if is_missing and self.fingerprint:\n",
+        "        if False:\n",
+        ("tests/unit/hooks/test_clients.py",),
+    ),
+    SeededBug(
+        "a connection that goes between two looks is replaced by what boto3 finds",
+        "hooks/ec2.py",
+        "is_meant = is_defined or self",
+        "is_meant = self",
+        ("tests/unit/hooks/test_clients.py",),
+    ),
+    SeededBug(
         "a deferred task has no execution_timeout",
         "triggers/ec2.py",
         "        return None if is_over else max(self.ends_at - store.clock.now(), 0.0)",
