@@ -50,20 +50,25 @@ def main() -> None:
         local_ec2(seed={"state_bucket": "records"}) as aws,
     ):
         os.environ.update(aws.environ)
-        table_path = Path(folder) / "payers.yaml"
-        (Path(folder) / "jobs").mkdir()
-        (Path(folder) / "jobs" / "claims.py").write_text(
-            "import time\nprint(time.time())\nprint(time.time())\n"
-        )
-        noise = random.Random(1).randbytes(1_000_000)  # noqa: S311 - noise, not a secret
-        (Path(folder) / "jobs" / "model.bin").write_bytes(noise)
-        table_path.write_text(TABLE)
-        clients = clients_from_environment("us-east-1", aws.url)
-        store, fleet = JobStore(clients.s3, "records", "demo"), Fleet(clients, "demo", "us-east-1")
-        pushed = push_table(load_table(table_path), store, lambda _connection, _region: fleet)
-        write_lock(table_path.with_suffix(".lock.json"), pushed.lock)
-        rows = [run_once(aws, store, fleet, table_path, number) for number in range(runs)]
+        rows = measure(aws, Path(folder), runs)
     show(rows)
+
+
+def measure(aws: LocalCloud, folder: Path, runs: int) -> list[dict[str, float]]:
+    """Run the job so often; the environment has the keys of the local EC2."""
+    table_path = folder / "payers.yaml"
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "claims.py").write_text(
+        "import time\nprint(time.time())\nprint(time.time())\n"
+    )
+    noise = random.Random(1).randbytes(1_000_000)  # noqa: S311 - noise, not a secret
+    (folder / "jobs" / "model.bin").write_bytes(noise)
+    table_path.write_text(TABLE)
+    clients = clients_from_environment("us-east-1", aws.url)
+    store, fleet = JobStore(clients.s3, "records", "demo"), Fleet(clients, "demo", "us-east-1")
+    pushed = push_table(load_table(table_path), store, lambda _connection, _region: fleet)
+    write_lock(table_path.with_suffix(".lock.json"), pushed.lock)
+    return [run_once(aws, store, fleet, table_path, number) for number in range(runs)]
 
 
 def run_once(
@@ -77,7 +82,7 @@ def run_once(
         table.lock,
         str(table_path),
         table.sha256,
-        None,
+        table.limits,
         TaskIdentity("benchmark", f"run {number}", "claims"),
         "e",
         "2026-03-01",

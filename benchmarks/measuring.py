@@ -97,7 +97,7 @@ def watch_steady(
     runner: TriggererProcess, endpoint: EndpointProcess, seconds: float
 ) -> dict[str, Any]:
     """Count while nothing starts and nothing ends."""
-    calls, before = endpoint.calls(), runner.weigh()
+    calls, before, xcoms = endpoint.calls(), runner.weigh(), len(runner.heard.xcoms)
     time.sleep(seconds)
     counted, after = endpoint.calls(), runner.weigh()
     minutes = (after.at - before.at) / 60
@@ -111,6 +111,7 @@ def watch_steady(
         "rss_mb": round(after.rss_mb),
         "uss_mb": round(after.uss_mb),
         "threads": after.threads,
+        "xcoms_per_min": round((len(runner.heard.xcoms) - xcoms) / minutes, 1),
     }
 
 

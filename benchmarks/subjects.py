@@ -47,6 +47,12 @@ def _ours(job: Job) -> Wait:
         "aws_conn_id": "aws_default",
         "region": REGION,
         "end_in_triggerer": True,
+        "identity": {
+            "dag_id": f"payer_{job.record.spec.payer}",
+            "run_id": f"manual__{job.record.jobkey}",
+            "task_id": job.record.spec.job,
+            "map_index": -1,
+        },
     }
     classpath = "airflow_ephemeral_ec2.triggers.ec2.EphemeralEC2Trigger"
     trigger = {"classpath": classpath, "kwargs": kwargs}

@@ -22,6 +22,7 @@ from airflow.executors import workloads
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 from airflow.models.trigger import Trigger
+from airflow.sdk.execution_time.comms import GetTaskStates, SetXCom, TaskStatesResult
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -54,6 +55,19 @@ class FileSupervisor(TriggerRunnerSupervisor):
                 "error" in payload or payload.get("status") == "error"
             )
             say(what="event", trigger=entry.trigger_id, ok=not failed, text=str(payload)[:300])
+
+    def _handle_request(self, msg: Any, log: Any, req_id: int) -> None:  # noqa: ANN401 - Airflow's
+        """Answer what a task's trigger asks the API server; the rest is the base class's."""
+        if isinstance(msg, SetXCom):
+            say(what="xcom")
+            self.send_msg(None, request_id=req_id, error=None)
+        elif isinstance(msg, GetTaskStates):
+            states = {
+                name: dict.fromkeys(msg.task_ids or [], "deferred") for name in msg.run_ids or []
+            }
+            self.send_msg(TaskStatesResult(task_states=states), request_id=req_id, error=None)
+        else:
+            super()._handle_request(msg, log, req_id)
 
     def handle_failed_triggers(self) -> None:
         while self.failed_triggers:

@@ -45,6 +45,8 @@ class Heard:
     failures: list[str] = field(default_factory=list)
     blocked: list[tuple[float, float]] = field(default_factory=list)
     """(when, seconds) of the runner's own watchdog."""
+    xcoms: list[float] = field(default_factory=list)
+    """When triggers wrote what their tasks wait for."""
     logs: list[str] = field(default_factory=list)
     is_over: bool = False
 
@@ -60,6 +62,8 @@ class Heard:
                 self._take_end(line["trigger"], line["text"], ok=line["ok"])
             case "blocked":
                 self.blocked.append((line["t"], line["seconds"]))
+            case "xcom":
+                self.xcoms.append(line["t"])
             case "log":
                 self.logs.append(f"{line['level']}: {line['text']} {line['detail']}")
 

@@ -6,11 +6,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 from airflow_ephemeral_ec2.model.admission import Admission, Rank, admit, rank
 from airflow_ephemeral_ec2.model.arrivals import name_pool
-from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.order import DatedKey
 from airflow_ephemeral_ec2.model.queue import Stage, recall
 from airflow_ephemeral_ec2.model.queue_forming import form_queue
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.order_book import OrderBook
+    from airflow_ephemeral_ec2.hooks.predecessors import Predecessors
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
@@ -36,8 +35,14 @@ class Admitting:
     """The admissions of one controller."""
 
     def __init__(
-        self, store: JobStore, ledger: QueueLedger, attempts: OpenAttempts, order: OrderBook
+        self,
+        store: JobStore,
+        ledger: QueueLedger,
+        attempts: OpenAttempts,
+        order: OrderBook,
+        predecessors: Predecessors,
     ) -> None:
+        self._predecessors = predecessors
         self._store, self._ledger, self._open, self._order = store, ledger, attempts, order
         self._orders: dict[str, QueueOrder | None] = {}
         self._flaps: dict[str, float] = {}
@@ -102,7 +107,8 @@ class Admitting:
         self._forget_what_ended(entries)
         self._order.keep(entry.name for entry in entries)
         orders = [order for order in self._orders.values() if order is not None]
-        obstacles = self._order.known_obstacles(entries, now) | blocked | self._predecessors()
+        unended = self._predecessors.find_obstacles(self._waiting(entries))
+        obstacles = self._order.known_obstacles(entries, now) | blocked | unended
         queue, limits = form_queue(entries, self._ledger.state, orders, obstacles)
         self._promoted = queue.promoted
         states = {name: recall(state) for name, state in queue.states.items()}
@@ -150,27 +156,9 @@ class Admitting:
                 )
         return missing
 
-    def _predecessors(self) -> dict[str, str]:
-        """Find the attempts that wait for their own predecessor."""
-        blocked = {}
-        for name, memory in self._open.memories.items():
-            entry = memory.entry
-            waits = self._ledger.entries[name].stage is Stage.WAITING
-            if not waits or entry.supersedes is None:
-                continue
-            if not self._is_over(entry.jobkey, entry.supersedes):
-                blocked[name] = f"attempt {entry.supersedes} is still being ended"
-        return blocked
-
-    def _is_over(self, jobkey: str, attempt: int) -> bool:
-        name = entry_name(jobkey, attempt)
-        if name in self._open.memories:
-            return False
-        try:
-            return self._store.read_outcome(jobkey, attempt) is not None
-        except TamperedObjectError:
-            # It was written, by whomever; who ends the attempt takes it out of the queue last.
-            return name not in self._open.damaged
+    def _waiting(self, entries: list[QueueEntry]) -> list[QueueEntry]:
+        states = self._ledger.entries
+        return [entry for entry in entries if states[entry.name].stage is Stage.WAITING]
 
     # -- what people order, and what tables say ------------------------------------------------
 

@@ -19,7 +19,7 @@ from airflow_ephemeral_ec2.model.identity import (
     entry_name,
     name_jobkey,
 )
-from airflow_ephemeral_ec2.model.outcome import Kill
+from airflow_ephemeral_ec2.model.outcome import Kill, gives_up
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_entry, plan_launch
 from airflow_ephemeral_ec2.model.record import conclude_tampered
 
@@ -103,7 +103,7 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
         _end_unqueued(store, jobkey, order, error)
         raise
     choice = choose_attempt(last, order.epoch)
-    if choice.step is Step.ADOPT and is_being_ended(store, jobkey, choice.attempt):
+    if choice.step is Step.ADOPT and was_given_up(store, jobkey, choice.attempt):
         # Clearing a running task leaves its epoch as it was; its machine is on the way out.
         choice = AttemptChoice(Step.SUPERSEDE, choice.attempt + 1)
     if choice.step is Step.RETURN:
@@ -158,12 +158,18 @@ def _end_unqueued(
         store.close_entry(name)
 
 
-def is_being_ended(store: JobStore, jobkey: str, attempt: int) -> bool:
-    """Say whether somebody has asked for the end of an open attempt."""
-    if store.read_kill(entry_name(jobkey, attempt)) is not None:
+def was_given_up(store: JobStore, jobkey: str, attempt: int) -> bool:
+    """
+    Say whether a person or Airflow wants an open attempt no more.
+
+    What the controller itself ends, because it is overdue or lost, has an outcome of its own: the
+    next try must hear it, for it decides whether there may be another.
+    """
+    kill = store.read_kill(entry_name(jobkey, attempt))
+    if kill is not None and gives_up(kill.reason):
         return True
     lock = store.read_start_lock(store.read_launch(jobkey, attempt))
-    return lock is not None and lock.revoked is not None
+    return lock is not None and lock.revoked is not None and gives_up(lock.revoked)
 
 
 def supersede(store: JobStore, fleet: Fleet, record: LaunchRecord) -> None:

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.admitting import Admitting
+from airflow_ephemeral_ec2.hooks.batches import Batches
+from airflow_ephemeral_ec2.hooks.concluding import Concluding
 from airflow_ephemeral_ec2.hooks.launching import Launching
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
-from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+from airflow_ephemeral_ec2.hooks.open_attempts import READ_AT_ONCE, OpenAttempts
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
+from airflow_ephemeral_ec2.hooks.predecessors import Predecessors
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
 from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
+from airflow_ephemeral_ec2.hooks.standing_by import StandingBy
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
+from airflow_ephemeral_ec2.hooks.unlaunched import Unlaunched
 from airflow_ephemeral_ec2.hooks.watching import Watching
 from airflow_ephemeral_ec2.model.queue import Stage
 
@@ -64,22 +69,34 @@ class Controller:
         self.store = store
         self._in_parallel, self._list_every, self._look_up = in_parallel, list_every, refresh
         self._listing: QueueListing | None = None
-        self._unlisted = 0
+        self._unlisted = self._adoptions = 0
+        self._standing_by = StandingBy(store, list_every)
+        self._theirs: frozenset[str] = frozenset()
+        """Whom the state of the queue named in the last pass in which another acted."""
         self._fleet_for = fleet_for
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store, in_parallel)
         order = OrderBook(store, in_parallel)
         backstop = backstop or NoBackstop()
-        self._admitting = Admitting(store, self._ledger, self._open, order)
-        self._watching = Watching(
+        predecessors = Predecessors(store, self._open, in_parallel)
+        self._admitting = Admitting(store, self._ledger, self._open, order, predecessors)
+        concluding = Concluding(
             store, self._ledger, self._open, order, fleet_for, backstop,
             self._admitting.end_promotions,
         )  # fmt: skip
-        self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for)
+        batches = Batches(store, self._ledger, self._open, in_parallel)
+        self._concluding = concluding
+        self._watching = Watching(
+            store, self._ledger, self._open, concluding, fleet_for, batches, in_parallel
+        )
+        self._unlaunched = Unlaunched(
+            store, self._ledger, self._open, fleet_for, batches, concluding.close
+        )
+        self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for, in_parallel)
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
         self._launching = Launching(
-            store, self._ledger, self._open, fleet_for, self._watching.give_up,
-            self._watching.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
+            store, self._ledger, self._open, fleet_for, self._unlaunched.give_up,
+            self._unlaunched.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
         )  # fmt: skip
 
     # -- what waiters ask ------------------------------------------------------------------
@@ -113,16 +130,18 @@ class Controller:
 
     def expects_end(self, within: float) -> bool:
         """Whether a machine will have run as long as the same job did last time, within seconds."""
-        return self._watching.expects_end(self.store.clock.now(), within)
+        return self._concluding.expects_end(self.store.clock.now(), within)
 
     def follow(self, names: Iterable[str]) -> dict[str, OutcomeRecord]:
         """Make one pass and return the outcomes of those awaited attempts that have ended."""
         awaited = set(names)
         still_open = self.tick(awaited, may_skip_listing=True)
         self._open.keep_stories(still_open | awaited)
-        over = sorted(awaited - still_open)
-        found = zip(over, self._in_parallel(self._read_ending, over), strict=True)
-        return {name: outcome for name, outcome in found if outcome is not None}
+        over, found = sorted(awaited - still_open), []
+        for start in range(0, len(over), READ_AT_ONCE):
+            found += self._in_parallel(self._read_ending, over[start : start + READ_AT_ONCE])
+            self._ledger.keep_lease()
+        return {name: end for name, end in zip(over, found, strict=True) if end is not None}
 
     def _read_ending(self, name: str) -> OutcomeRecord | None:
         jobkey, _, attempt = name.rpartition("-a")
@@ -145,21 +164,51 @@ class Controller:
         :raises AwsError: AWS could not be asked; nothing is lost, the next pass goes on
         """
         self._look_up()
-        if not self._ledger.take_lease():
+        if not self._may_act(awaited, may_skip_listing=may_skip_listing):
             self._open.let_go()
             self._listing = None
-            return self.store.list_queue().entries
-        self._refresh(self._list_queue(awaited, may_skip_listing=may_skip_listing))
+            return self._stand_by(awaited, may_skip_listing=may_skip_listing)
+        self._standing_by.forget()
+        if self._ledger.adoptions != self._adoptions:
+            # Others may have acted since the last pass: what they have ended is no new arrival.
+            self._listing, self._adoptions = None, self._ledger.adoptions
+        fresh = self._list_queue(awaited, may_skip_listing=may_skip_listing)
+        if not self._refresh(fresh):
+            return fresh.entries if fresh else frozenset()
         listing, is_lost = self._listing or EMPTY_QUEUE, self._ledger.must_be_rebuilt
         entries = [memory.entry for memory in self._open.memories.values()]
         self._ledger.merge(entries, listing.entries)
         unknown = self._rebuilding.find_machines() if is_lost else {}
-        self._watching.watch(self.store.clock.now(), listing.kills)
-        self._watching.end_unlaunched(listing.kills)
-        self._tampered.end()
-        if self._admitting.admit(listing.orders, unknown):
-            self.launch()
-        return frozenset(self._open.memories) | (listing.entries - self._open.closed)
+        if self._end(listing):
+            self._tampered.end()
+            if self._admitting.admit(listing.orders, unknown):
+                self.launch()
+        return self._still_open
+
+    def _end(self, listing: QueueListing) -> bool:
+        """End and conclude, as far as there is time; False: the lease was lost meanwhile."""
+        is_mine = self._watching.watch(self.store.clock.now(), listing.kills)
+        return is_mine and self._unlaunched.end(listing.kills)
+
+    @property
+    def _still_open(self) -> frozenset[str]:
+        listed = (self._listing or EMPTY_QUEUE).entries
+        return frozenset(self._open.memories) | (listed - self._open.closed)
+
+    def _may_act(self, awaited: AbstractSet[str], *, may_skip_listing: bool) -> bool:
+        spares = may_skip_listing and self._standing_by.may_spare_the_state
+        if spares and self._standing_by.must_list(awaited) and self._ledger.is_held_elsewhere:
+            return False
+        return self._ledger.take_lease()
+
+    def _stand_by(self, awaited: AbstractSet[str], *, may_skip_listing: bool) -> frozenset[str]:
+        """Follow what another controller does; return what is still open."""
+        before, self._theirs = self._theirs, frozenset(self._ledger.entries)
+        if may_skip_listing and not self._standing_by.must_list(awaited):
+            return self._standing_by.leave_out(before - self._theirs)
+        listed = self._standing_by.list()
+        self._open.keep_entries(listed)
+        return listed
 
     def launch(self) -> None:
         """Launch those admitted whose turn it is, between two passes."""
@@ -168,6 +217,7 @@ class Controller:
             if self._ledger.adoptions != adoptions:
                 # Others have acted meanwhile: the next pass reads the queue before anything is done.
                 self._listing = None
+            if self._listing is None:
                 return
             self._launching.launch_admitted()
             self._tampered.end()
@@ -185,17 +235,22 @@ class Controller:
         self._unlisted = 0
         return self.store.list_queue()
 
-    def _refresh(self, listing: QueueListing | None) -> None:
+    def _refresh(self, listing: QueueListing | None) -> bool:
+        """Take a listing in, or what is known without one; False: the lease was lost meanwhile."""
         if listing is None:
             known = frozenset(self._open.memories) | frozenset(self._open.damaged)
             self._listing = dataclasses.replace(self._listing or EMPTY_QUEUE, entries=known)
             self._open.closed = set()
-            return
+            return True
+        # Until all of it is read it is no listing to go by: who is not in one loses his place.
+        self._listing = None
+        is_lost, keep = self._ledger.must_be_rebuilt, self._ledger.keep_lease
+        if not self._open.refresh(listing, self._ledger.entries, keep, is_lost=is_lost):
+            return False
         self._listing = listing
-        is_lost = self._ledger.must_be_rebuilt
-        self._open.refresh(listing, self._ledger.entries, is_lost=is_lost)
         for name in listing.kills - listing.entries:
             self.store.close_entry(name)
+        return True
 
     def close(self) -> None:
         """Take the lease no more: a pass that is under way ends without another launch."""

@@ -132,8 +132,20 @@ class Fleet:
             recent = [{"Name": "launch-time", "Values": minutes}] if minutes else []
             wanted = set(instance_ids)
             found = self._describe([by_tag, *states, *recent], wanted)
-            return [o for o in found if o.instance_id in wanted]
-        return self._describe([{"Name": "instance-id", "Values": list(instance_ids)}, *states])
+            if all_states:
+                # Somebody may have taken the tag away; the machine runs on.
+                found += self._look_up(sorted(wanted - {o.instance_id for o in found}))
+            return found
+        return self._look_up(instance_ids, states)
+
+    def _look_up(
+        self, instance_ids: Sequence[str], states: Sequence[dict[str, Any]] = ()
+    ) -> list[Observation]:
+        found = []
+        for at in range(0, len(instance_ids), MAX_FILTER_VALUES):
+            some = list(instance_ids[at : at + MAX_FILTER_VALUES])
+            found += self._describe([{"Name": "instance-id", "Values": some}, *states])
+        return found
 
     def _describe(
         self, filters: list[dict[str, Any]], wanted: AbstractSet[str] | None = None

@@ -14,11 +14,12 @@ from airflow_ephemeral_ec2.hooks.queue_store import QueueStore
 from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Outcome, StartLock
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
-from airflow_ephemeral_ec2.model.record import OutcomeRecord
+from airflow_ephemeral_ec2.model.record import OutcomeRecord, read_verdict, write_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_ephemeral_ec2.model.outcome import Verdict
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 
@@ -142,12 +143,20 @@ class JobStore(QueueStore, HistoryStore):
         instance_id, revoked = found.get("instance_id"), found.get("revoked")
         known = (instance_id or revoked) and all(isinstance(v, str | None) for v in found.values())
         if known and found.get("nonce", record.nonce) == record.nonce:
-            return StartLock(instance_id, revoked, arn=found.get("arn") or "")
+            arn = found.get("arn") or ""
+            return StartLock(instance_id, revoked, arn=arn, verdict=read_verdict(found, revoked))
         return StartLock(None, None, is_foreign=True)
 
-    def revoke_start_lock(self, record: LaunchRecord | QueueEntry, reason: str) -> bool:
-        """Make sure that no machine starts the work any more; False when one already has."""
+    def revoke_start_lock(
+        self, record: LaunchRecord | QueueEntry, reason: str, verdict: Verdict | None = None
+    ) -> bool:
+        """
+        Make sure that no machine starts the work any more; False when one already has.
+
+        :param verdict: how the attempt ends, for whoever has to finish this
+        """
         body = {"revoked": reason, "nonce": record.nonce, "at": str(self.clock.now())}
+        body |= write_verdict(verdict)
         if self.write_new(self._lock_key(record), json.dumps(body).encode()):
             return True
         lock = self.read_start_lock(record)

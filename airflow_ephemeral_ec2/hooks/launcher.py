@@ -82,11 +82,16 @@ class Progress:
     """The placement to begin with; those before it were refused."""
     may_have_asked: bool = True
     """Somebody may have sent the first placement's request: it must be asked again, not skipped."""
+    is_unclear: bool = field(init=False)
+    """Somebody has asked and nobody has EC2's answer: there may be a machine."""
     faults: int = 0
     """Answers in a row that said nothing."""
     mismatch_since: float | None = None
     refused: dict[int, str] = field(default_factory=dict)
     """Placement -> code of its refusal, as written down."""
+
+    def __post_init__(self) -> None:
+        self.is_unclear = self.may_have_asked
 
 
 class Launcher:
@@ -187,7 +192,7 @@ class Launcher:
     ) -> None:
         self._store.write_refusal(record, index, code, text)
         progress.refused[index] = code
-        progress.may_have_asked, progress.faults = False, 0
+        progress.may_have_asked, progress.is_unclear, progress.faults = False, False, 0
 
     def _adopt(self, record: LaunchRecord, index: int, machine: Observation) -> Launched | Refused:
         """Take the machine, unless EC2 answers with another one than was asked for."""
@@ -209,6 +214,8 @@ class Launcher:
         code, answer = _code(error), classify_launch_error(error)
         if answer is Answer.QUOTA:
             return self._over_quota(record, index, error, progress)
+        if answer is Answer.AMBIGUOUS:
+            progress.is_unclear = True
         if answer in (Answer.THROTTLED, Answer.AMBIGUOUS, Answer.EXPIRED):
             why = f"EC2 gave no answer ({code}); asking the same again"
             seconds = _backoff(AMBIGUOUS_PAUSE_SECONDS, AMBIGUOUS_PAUSE_LIMIT, progress)
@@ -231,7 +238,7 @@ class Launcher:
             return None
         why = f"EC2 quota reached ({_code(error)}); raise it in Service Quotas"
         # Nothing was launched, and this placement stays the one to ask.
-        progress.may_have_asked = False
+        progress.may_have_asked = progress.is_unclear = False
         return Pending(index, seconds, why)
 
     def _leave_spot(self, record: LaunchRecord, index: int, code: str, progress: Progress) -> bool:
@@ -273,11 +280,9 @@ class Launcher:
     def _wait_for_capacity(self, record: LaunchRecord, indexes: list[int]) -> Pending:
         """All that is left has just been refused to others: wait until EC2 may be asked again."""
         now = self._store.clock.now()
-        until = min(
-            found.until
-            for index in indexes
-            if (found := self._offerings.find_refusal(record.offering(index))) is not None
-        )
+        refusals = [self._offerings.find_refusal(record.offering(index)) for index in indexes]
+        # None is left when all have expired since, or a launch beside this one got a machine.
+        until = min((found.until for found in refusals if found is not None), default=now)
         names = ", ".join(str(record.placements[index]) for index in indexes)
         seconds = max(until - now, 1.0)
         why = f"no EC2 capacity just now for {names}; EC2 is asked again in {format_duration(seconds)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
@@ -27,8 +28,20 @@ if TYPE_CHECKING:
 
 GAVE_SECONDS = 60.0
 """For so long an offering that gave a machine is asked for by several jobs at once."""
+UNUSABLE_SECONDS = 4.0
+UNUSABLE_LIMIT = 60.0
+"""Until a connection that could not be used is tried again; the first pause, and the longest."""
 MOST_AT_ONCE = 8
 """Launches under way at the same time; EC2 answers RunInstances within a second or two."""
+
+
+@dataclass(frozen=True)
+class _Unusable:
+    """A place whose connection has failed, and is left alone for so many seconds."""
+
+    pause: float
+    until: float
+    """Bucket's clock."""
 
 
 class Launching:
@@ -60,6 +73,7 @@ class Launching:
         self._backstop = backstop
         self._gave_at: dict[str, float] = {}
         """Offering -> when it gave a machine (bucket's clock)."""
+        self._unusable: dict[tuple[str, str], _Unusable] = {}
         self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(
             lambda: LaunchRate(monotonic=store.clock.now)
         )
@@ -69,14 +83,16 @@ class Launching:
         now, states = self._store.clock.now(), self._ledger.entries
         ready: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, memory in self._open.memories.items():
-            if states[name].stage is Stage.ADMITTED and memory.not_before <= now:
+            is_due = memory.not_before <= now and not memory.is_given_up
+            if states[name].stage is Stage.ADMITTED and is_due:
                 ready[memory.entry.place].append(name)
         for place, names in ready.items():
+            if not self._can_use(place, names, now):
+                continue
             names.sort(key=self._turn)
             turns = min(self._rates[place].turns, MOST_AT_ONCE)
             for waiting, name in enumerate(names[turns:], 1):
                 self._open.memories[name].tell_pace(waiting)
-            self._fleet_for(*place)  # its clients are made here, not by several threads at once
             self._mark_asked(names[:turns])
             # Launching takes time; another controller may have taken over meanwhile.
             if not (self._ledger.take_lease() and self._ledger.save()):
@@ -84,6 +100,24 @@ class Launching:
             self._in_parallel(
                 functools.partial(self._launch, Turnstile(names[:turns])), names[:turns]
             )
+
+    def _can_use(self, place: tuple[str, str], names: Sequence[str], now: float) -> bool:
+        """
+        Make the clients of a place here, not by several threads at once; False: not now.
+
+        A connection that is missing or refused holds up its own attempts alone, and is not tried
+        in each pass: a role that cannot be assumed may take a minute to say so.
+        """
+        unusable = self._unusable.get(place)
+        if unusable is not None and now < unusable.until:
+            return False
+        with self._open.isolated(names):
+            self._fleet_for(*place)
+            self._unusable.pop(place, None)
+            return True
+        pause = min(unusable.pause * 2, UNUSABLE_LIMIT) if unusable else UNUSABLE_SECONDS
+        self._unusable[place] = _Unusable(pause, self._store.clock.now() + pause)
+        return False
 
     def _turn(self, name: str) -> tuple[bool, object]:
         """Who was asked for already comes first, then the more important."""
@@ -111,19 +145,10 @@ class Launching:
 
     def _launch_one(self, name: str, when_my_turn: Callable[[str], None]) -> None:
         memory = self._open.memories[name]
-        if memory.record is None:
-            lock = self._store.read_start_lock(memory.entry)
-            if lock is not None and self._open.finish_closing(name):
-                # Somebody wrote its entry again, after its end.
-                self._open.close(name)
-                self._ledger.drop(name)
-                return
-            if lock is not None and lock.revoked:
-                # Killed since the queue was listed.
-                self._end_killed(name)
-                return
-            memory.record = self._open.record_of(name)
-        record, place = memory.record, memory.entry.place
+        if self._has_ended(name):
+            return
+        memory.record = record = self._open.record_of(name)
+        place = memory.entry.place
         fleet, rate = self._fleet_for(*place), self._rates[place]
         launcher = Launcher(fleet, self._store, rate, self._ledger, when_my_turn)
         answer = launcher.launch(record, memory.progress)
@@ -141,6 +166,20 @@ class Launching:
                 memory.tell_wait(why)
             case Refused(verdict):
                 self._give_up(name, verdict)
+
+    def _has_ended(self, name: str) -> bool:
+        """Look before each question to EC2: the queue is not listed as often as EC2 is asked."""
+        lock = self._store.read_start_lock(self._open.memories[name].entry)
+        if lock is not None and self._open.finish_closing(name):
+            # Somebody wrote its entry again, after its end.
+            self._open.close(name)
+            self._ledger.drop(name)
+            return True
+        if lock is not None and lock.revoked:
+            # Killed since the queue was listed.
+            self._end_killed(name)
+            return True
+        return False
 
     def _note_launch(self, name: str, placement: int, machine: Observation, now: float) -> None:
         memory, state = self._open.memories[name], self._ledger.entries[name]

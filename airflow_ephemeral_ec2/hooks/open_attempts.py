@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
+from airflow_ephemeral_ec2.hooks.aws_errors import error_code
+from airflow_ephemeral_ec2.hooks.entry_reading import EntryReading, is_entry_name
 from airflow_ephemeral_ec2.hooks.launcher import Progress
-from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.queue import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[0-9A-Za-z]+-a[0-9]{1,9}")
+READ_AT_ONCE = 100
+"""New attempts whose records are read between two looks at the lease: 200 reads, a few seconds."""
+TROUBLE_SECONDS = 600.0
+"""Between two lines of one attempt about the same kind of error."""
 STORY_SECONDS = 60.0
 """Between two lines that tell behind whom an attempt waits."""
 
@@ -46,10 +51,16 @@ class Memory:
     """What it waits for in the queue, as of the last pass."""
     waits_since: float = 0.0
     """When the story last told what it waits for (bucket's clock)."""
+    is_given_up: bool = False
+    """It is not launched any more, and EC2 may still show a machine of it."""
     is_started: bool = False
     """The machine is known to hold the start lock."""
     misses: int = 0
     """Full sweeps in a row that did not show the machine."""
+    acted_at: float = 0.0
+    """When something was last done about its end (bucket's clock)."""
+    troubles: dict[str, float] = field(default_factory=dict)
+    """Kind of error -> when it was last told (bucket's clock)."""
     since: dict[str, float] = field(default_factory=dict)
     """When the machine was first seen impaired, shutting down or dead (bucket's clock)."""
 
@@ -87,6 +98,18 @@ class Memory:
             self.last_wait = line
             self.story.append(f"{line}, {ahead} before this one")
 
+    def tell_trouble(self, text: str, kind: str, now: float, *, is_queued: bool) -> None:
+        """Add a line about an error; of one kind, whatever its words, only now and then."""
+        is_known = now - self.troubles.get(kind, -math.inf) < TROUBLE_SECONDS
+        if not is_known:
+            self.troubles[kind] = now
+        if is_queued and not is_known:
+            self.tell_wait(text)
+        elif is_queued:
+            self.last_wait = text
+        elif not is_known:
+            self.story.append(text)
+
     def tell_wait(self, reason: str) -> None:
         """Add a line to the story when the reason to wait has changed."""
         if self.last_wait != reason:
@@ -107,6 +130,7 @@ class OpenAttempts:
         self.tampered: dict[str, TamperedObjectError] = {}
         """Names that are over, and nobody can read how."""
         self._stories: dict[str, list[str]] = {}
+        self._reading = EntryReading(store, self.tell)
 
     def story_of(self, name: str) -> tuple[str, ...]:
         """Tell what happened to an attempt so far, a line each, for its task log."""
@@ -132,21 +156,32 @@ class OpenAttempts:
         """Forget an attempt whose outcome is written."""
         self.memories.pop(name, None)
         self.damaged.pop(name, None)
+        self._reading.forget(name)
         self.closed.add(name)
 
     def let_go(self) -> None:
-        """Forget all but the stories: another controller acts."""
+        """Forget all but the stories and what was read: another controller acts."""
         self.memories.clear()
         self.damaged.clear()
         self.tampered.clear()
 
+    def keep_entries(self, listed: AbstractSet[str]) -> None:
+        """Forget what was read of those that have left the queue."""
+        self._reading.keep(listed)
+
     def refresh(
-        self, listing: QueueListing, states: Mapping[str, EntryState], *, is_lost: bool = False
-    ) -> None:
+        self,
+        listing: QueueListing,
+        states: Mapping[str, EntryState],
+        keep_lease: Callable[[], bool],
+        *,
+        is_lost: bool = False,
+    ) -> bool:
         """
-        Read what is new in the queue, and forget what has left it.
+        Read what is new in the queue, and forget what has left it; False: the lease is lost.
 
         :param states: what the queue state knows of the attempts
+        :param keep_lease: renews the lease while much is read; False when another has it
         :param is_lost: the queue state was lost: nobody knows which attempts are over
         """
         for name in set(self.memories) - listing.entries:
@@ -154,12 +189,21 @@ class OpenAttempts:
         self.tampered = {}
         self.closed = set()
         self.damaged = {n: e for n, e in self.damaged.items() if n in listing.entries}
+        self.keep_entries(listing.entries)
         new = sorted(listing.entries - set(self.memories) - set(self.damaged))
-        for name, found in zip(
-            new,
-            self._in_parallel(lambda n: self._read(n, states.get(n), is_lost=is_lost), new),
-            strict=True,
-        ):
+        for start in range(0, len(new), READ_AT_ONCE):
+            if start and not keep_lease():
+                return False
+            self._take_in(new[start : start + READ_AT_ONCE], states, is_lost=is_lost)
+        return True
+
+    def _take_in(
+        self, names: Sequence[str], states: Mapping[str, EntryState], *, is_lost: bool
+    ) -> None:
+        def read(name: str) -> QueueEntry | TamperedObjectError | None:
+            return self._reading.read(name, states.get(name), is_lost=is_lost)
+
+        for name, found in zip(names, self._in_parallel(read, names), strict=True):
             if isinstance(found, TamperedObjectError):
                 # One record that cannot be read must not hold up everybody else's.
                 self.damage(name, found)
@@ -183,71 +227,28 @@ class OpenAttempts:
     def damage(self, name: str, error: TamperedObjectError) -> None:
         """Act on an attempt no more: something of it is not ours."""
         self.memories.pop(name, None)
+        self._reading.forget(name)
         self.tell(name, f"cannot be acted on: {error}")
-        if _NAME.fullmatch(name):
+        if is_entry_name(name):
             self.damaged[name] = error
         else:
             log.error("%s", error)
 
-    def _read(
-        self, name: str, state: EntryState | None, *, is_lost: bool
-    ) -> QueueEntry | TamperedObjectError | None:
-        """Read an entry that is new here; None when its attempt is over."""
-        try:
-            if not _NAME.fullmatch(name):
-                return TamperedObjectError(f"queue entry {name}", "is not named like one of ours.")
-            if is_lost and self.finish_closing(name):
-                return None
-            entry = self._read_entry(name)
-            if entry is not None and (is_lost or (state and state.stage is not Stage.WAITING)):
-                # Its machine may be out: what was asked for must be ours.
-                self._store.read_launch(entry.jobkey, entry.attempt)
-        except TamperedObjectError as error:
-            return error
-        return entry
-
     def finish_closing(self, name: str) -> bool:
         """Take an attempt that has an outcome out of the queue; False when it has none."""
-        jobkey, _, number = name.rpartition("-a")
-        outcome = self._store.read_outcome(jobkey, int(number))
-        if outcome is None:
-            return False
-        # Who recorded it died before the rest, or somebody wrote the entry again.
-        self._store.write_history(outcome)
-        self._store.close_entry(name)
-        return True
+        return self._reading.finish_closing(name)
 
     def read_any_entry(self, name: str) -> QueueEntry | None:
         """Read the entry of a damaged attempt, from wherever it can be read."""
-        try:
-            return self._read_entry(name)
-        except TamperedObjectError:
-            return None
-
-    def _read_entry(self, name: str) -> QueueEntry | None:
-        """Read an entry; one that is not ours any more is made again from its launch record."""
-        damage: TamperedObjectError | None = None
-        entry = None
-        try:
-            entry = self._store.read_entry(name)
-        except TamperedObjectError as error:
-            damage = error
-        if entry is not None and entry.name != name:
-            damage = TamperedObjectError(f"queue entry {name}", "belongs to another attempt.")
-        if damage is None:
-            return entry
-        jobkey, _, number = name.rpartition("-a")
-        try:
-            record = self._store.read_launch(jobkey, int(number))
-        except TamperedObjectError:
-            raise damage from None
-        log.error("%s Using the launch record instead.", damage)
-        self.tell(name, f"tampered with: {damage} The launch record is used instead.")
-        return plan_entry(record)
+        return self._reading.read_any(name)
 
     @contextlib.contextmanager
-    def isolated(self, names: Iterable[str]) -> Iterator[None]:
-        """Let trouble with some attempts hold up only these, and tell them."""
+    def isolated(self, names: Iterable[str], *, is_queued: bool = True) -> Iterator[None]:
+        """
+        Let trouble with some attempts hold up only these, and tell them.
+
+        :param is_queued: they wait for a machine still
+        """
         try:
             yield
         except Exception as error:
@@ -261,4 +262,16 @@ class OpenAttempts:
                     # The words of an unknown error may hold anything; its kind is enough here.
                     known = isinstance(error, EphemeralEC2Error)
                     text = str(error) if known else f"{type(error).__name__} (in the log)."
-                    self.memories[name].tell_wait(f"{text} Will ask again.")
+                    self.memories[name].tell_trouble(
+                        f"{text} Will ask again.",
+                        kind_of(error),
+                        self._store.clock.now(),
+                        is_queued=is_queued,
+                    )
+
+
+def kind_of(error: Exception) -> str:
+    """Name the kind of an error: its class, and what AWS calls it; not its changing words."""
+    cause = error.__cause__
+    code = error_code(cause) if isinstance(cause, ClientError) else type(cause).__name__
+    return f"{type(error).__name__} {code}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.model.order import (
@@ -38,6 +39,8 @@ class OrderBook:
 
     def __init__(self, store: JobStore, in_parallel: Parallel) -> None:
         self._store, self._in_parallel = store, in_parallel
+        self._lock = threading.Lock()
+        """Several attempts end at the same time; to forget puts a new dict in the place of the old."""
         self._recorded: dict[DatedKey, tuple[float, Recorded]] = {}
         self._cleared: dict[str, frozenset[DatedKey]] = {}
         """Entry -> what was read before it was found to have all that it depends on."""
@@ -45,9 +48,10 @@ class OrderBook:
 
     def forget(self, key: DatedKey) -> None:
         """Something of this job and date has ended: read it again when it matters."""
-        self._recorded.pop(key, None)
-        self._cleared = {n: keys for n, keys in self._cleared.items() if key not in keys}
-        self._obstacles = {n: f for n, f in self._obstacles.items() if key not in f[2]}
+        with self._lock:
+            self._recorded.pop(key, None)
+            self._cleared = {n: keys for n, keys in self._cleared.items() if key not in keys}
+            self._obstacles = {n: f for n, f in self._obstacles.items() if key not in f[2]}
 
     def forget_all(self) -> None:
         """Others have acted meanwhile: read everything again when it matters."""
@@ -136,7 +140,7 @@ class OrderBook:
         marked = list(zip(keys, self._in_parallel(lambda key: self._mark(key, entry.name), keys),
                           strict=True))  # fmt: skip
         for key in keys:
-            self.forget(key)  # not in the threads: it puts new collections in the place of the old
+            self.forget(key)
         old = () if launched_at is None else self._find_rewritten(inputs, launched_at)
         if old:
             log.warning("%s is stale: %s", entry.title, ", ".join(map(str, old)))

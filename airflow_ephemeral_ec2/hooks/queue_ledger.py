@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 LEASE_SECONDS = 60.0
+KEPT_SECONDS = LEASE_SECONDS * 2 / 3
+"""In the middle of a long pass, a lease that ends sooner than this is renewed."""
 
 
 class QueueLedger:
@@ -48,7 +50,7 @@ class QueueLedger:
         self._is_new = False
         """There was no state when it was read."""
         self._lock = threading.RLock()
-        """Launches under way at the same time change the state."""
+        """Launches and endings under way at the same time change the state."""
 
     @property
     def state(self) -> QueueState:
@@ -68,8 +70,28 @@ class QueueLedger:
                 return False
         elif lease is not None and lease.expires_at - now > LEASE_SECONDS / 2:
             return True
-        fresh = Lease(holder=self._me, expires_at=now + LEASE_SECONDS)
-        self._change(lease=fresh)
+        return self._renew(now)
+
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether another controller has the lease, by what was read last; it may be back since."""
+        lease = self._state.lease
+        is_theirs = lease is not None and lease.holder != self._me
+        return is_theirs and lease is not None and self._store.clock.now() < lease.expires_at
+
+    def keep_lease(self) -> bool:
+        """
+        Renew the lease in the middle of a pass, if it is time; False: another has it, or may have.
+
+        Not while other threads change entries: the state is written as it is.
+        """
+        now, lease = self._store.clock.now(), self._state.lease
+        if self._is_closed or self._is_stale or lease is None or lease.holder != self._me:
+            return False
+        return lease.expires_at - now > KEPT_SECONDS or self._renew(now)
+
+    def _renew(self, now: float) -> bool:
+        self._change(lease=Lease(holder=self._me, expires_at=now + LEASE_SECONDS))
         return self.save()
 
     def _adopt(self, state: QueueState, etag: str | None) -> None:
@@ -79,7 +101,7 @@ class QueueLedger:
         self.adoptions += 1
 
     def close(self) -> None:
-        """Take the lease no more."""
+        """Neither take nor keep the lease any more."""
         self._is_closed = True
 
     def release(self) -> None:
@@ -132,16 +154,18 @@ class QueueLedger:
 
     def set(self, name: str, **changes: object) -> None:
         """Change what is known about an open attempt."""
-        known = self.entries[name]
-        changed = known.model_copy(update=changes)
-        if changed != known:
-            self.entries[name] = changed
-            self._is_changed = True
+        with self._lock:
+            known = self.entries[name]
+            changed = known.model_copy(update=changes)
+            if changed != known:
+                self.entries[name] = changed
+                self._is_changed = True
 
     def drop(self, name: str) -> None:
         """Forget an attempt that has ended."""
-        if self.entries.pop(name, None) is not None:
-            self._is_changed = True
+        with self._lock:
+            if self.entries.pop(name, None) is not None:
+                self._is_changed = True
 
     # -- offerings ---------------------------------------------------------------------------
 

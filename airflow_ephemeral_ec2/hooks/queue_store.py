@@ -18,6 +18,7 @@ from airflow_ephemeral_ec2.hooks.garbage import without_collections
 from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.queue import QueueEntry, QueueState
 from airflow_ephemeral_ec2.model.queue_orders import QueueOrder, parse_order_key
+from airflow_ephemeral_ec2.model.record import read_verdict, write_verdict
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -79,6 +80,7 @@ class QueueStore(Bucket):
     def write_kill(self, name: str, kill: Kill) -> None:
         """Ask for the end of an attempt; the controller finds it when it lists the queue."""
         body = {"reason": kill.reason, "by": kill.by, "at": self.clock.now()}
+        body |= write_verdict(kill.verdict)
         self.write_new(self._entry_key(name + _KILL_SUFFIX), json.dumps(body).encode())
 
     def read_kill(self, name: str) -> Kill | None:
@@ -88,7 +90,8 @@ class QueueStore(Bucket):
         found = read_json(body)
         if "reason" not in found:
             return Kill("tampered", by="the kill request is not what this package writes")
-        return Kill(str(found["reason"]), str(found.get("by", "")))
+        reason = str(found["reason"])
+        return Kill(reason, str(found.get("by", "")), read_verdict(found, reason))
 
     # -- what people order -------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError
+from airflow_ephemeral_ec2.hooks.parallel import while_leased
 from airflow_ephemeral_ec2.model.arrivals import name_pool
 from airflow_ephemeral_ec2.model.queue import Stage
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.outcome import Observation
 
@@ -32,10 +34,12 @@ class Rebuilding:
         ledger: QueueLedger,
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
+        in_parallel: Parallel,
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
-        self._fleet_for = fleet_for
+        self._fleet_for, self._in_parallel = fleet_for, in_parallel
         self._asked: dict[Place, int] = {}
+        self._adoptions = 0
 
     def find_machines(self) -> Mapping[Place, str]:
         """
@@ -45,18 +49,27 @@ class Rebuilding:
         """
         places = {memory.entry.place for memory in self._open.memories.values()}
         unknown = {}
-        for place in sorted(places - set(self._asked)):
-            log.info("no queue state: asking EC2 in %s what is out", place[1])
-            try:
-                found = self._fleet_for(*place).find_machines()
-            except AwsError as error:
-                unknown[place] = f"{error} Will ask again."
+        if self._adoptions != self._ledger.adoptions:
+            # What was noted may not be in the state that was read since.
+            self._asked, self._adoptions = {}, self._ledger.adoptions
+        unasked = sorted(places - set(self._asked))
+        answers = while_leased(self._in_parallel, self._ledger.keep_lease, self._ask, unasked)
+        for place, found in zip(unasked, answers, strict=True):
+            if isinstance(found, AwsError):
+                unknown[place] = f"{found} Will ask again."
                 continue
             self._asked[place] = sum(self._note(name, machine) for name, machine in found)
         if not unknown:
             self._ledger.end_rebuilding(has_machines=any(self._asked.values()))
             self._asked = {}
         return unknown
+
+    def _ask(self, place: Place) -> list[tuple[str, Observation]] | AwsError:
+        log.info("no queue state: asking EC2 in %s what is out", place[1])
+        try:
+            return self._fleet_for(*place).find_machines()
+        except AwsError as error:
+            return error
 
     def _note(self, name: str, machine: Observation) -> bool:
         """Note a machine that is out; its attempt is launched."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.model.report import Report
@@ -97,6 +98,8 @@ class StartLock:
     """The object is there and is not what an agent or this package writes."""
     arn: str = ""
     """Of the instance that took it: its report is found even if EC2 never showed the machine."""
+    verdict: Verdict | None = None
+    """How the attempt ends for which it was revoked, where that was known then."""
 
 
 BY_API = (
@@ -117,8 +120,28 @@ class Kill:
 
     reason: str
     """``timeout``, ``boot_timeout``, ``stuck_pending``, ``impaired``, ``stopped``, ``cancelled``,
-    ``superseded`` or ``tampered``."""
+    ``superseded``, ``execution_timeout`` or ``tampered``; or the words of ``verdict``."""
     by: str = ""
+    verdict: Verdict | None = None
+    """How the attempt ends, where that was known before its machine was ended."""
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Self:
+        """End a machine because its attempt has come to this."""
+        return cls(verdict.reason, verdict=verdict)
+
+
+_GIVING_UP = frozenset({"cancelled", "superseded", "execution_timeout"})
+
+
+def gives_up(reason: str) -> bool:
+    """
+    Whether an attempt was ended because a person or Airflow wants it no more.
+
+    :param reason: of the kill, or the words with which the start lock was revoked: they begin
+        with it
+    """
+    return reason.partition(" ")[0] in _GIVING_UP
 
 
 def judge(
@@ -222,6 +245,8 @@ def _judge_setup(report: Report, spec: JobSpec) -> Verdict:
 
 
 def _judge_kill(kill: Kill) -> Verdict:
+    if kill.verdict is not None:
+        return kill.verdict
     match kill.reason:
         case "timeout":
             return Verdict(Outcome.JOB_TIMEOUT, "the machine outlived its deadline")
@@ -245,9 +270,14 @@ def _judge_kill(kill: Kill) -> Verdict:
 
 def judge_unlaunched(kill: Kill) -> Verdict:
     """Conclude an attempt that was killed before it was launched."""
-    if kill.reason in ("superseded", "tampered"):
+    if kill.verdict is not None or kill.reason in ("superseded", "tampered"):
         return _judge_kill(kill)
     return Verdict(Outcome.KILLED, f"{kill.reason} before it was launched")
+
+
+def judge_revocation(lock: StartLock) -> Verdict:
+    """Conclude an attempt whose start lock was revoked before any machine began its work."""
+    return lock.verdict or _judge_kill(Kill(lock.revoked or "cancelled"))
 
 
 def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill | None) -> Verdict:
@@ -269,7 +299,7 @@ def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill 
     if lock.is_foreign:
         return Verdict(Outcome.TAMPERED, "the start lock is not what an agent writes")
     if lock.revoked is not None:
-        return Verdict(Outcome.KILLED, lock.revoked)
+        return judge_revocation(lock)
     reason = f"the machine ended without a report ({code or 'no reason given'})"
     return Verdict(Outcome.LOST_STATUS, reason)
 

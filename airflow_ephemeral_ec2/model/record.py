@@ -1,5 +1,6 @@
 """The outcome record: what the bucket, the XCom and the failure message say about an attempt."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -88,6 +89,21 @@ class OutcomeRecord(Spec):
     def exit_text(self) -> str:
         """``exit 65`` or ``no exit status``."""
         return "no exit status" if self.exit_code is None else f"exit {self.exit_code}"
+
+
+def write_verdict(verdict: Verdict | None) -> dict[str, str]:
+    """Write a verdict into a kill request or a revoked lock, beside its reason; nothing for None."""
+    if verdict is None:
+        return {}
+    return {"outcome": verdict.outcome.value, "budget": verdict.budget.value}
+
+
+def read_verdict(found: Mapping[str, Any], reason: str | None) -> Verdict | None:
+    """Read what ``write_verdict`` wrote; None where there is none or it is none of ours."""
+    try:
+        return Verdict(Outcome(found["outcome"]), reason or "", Budget(found["budget"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def conclude(

@@ -177,7 +177,7 @@ class JobSpec(Spec):
     boot_timeout: Seconds = 600
     """From launch until the command starts; after that the machine is given up."""
     max_wait: Seconds | None = None
-    """Give up when not admitted within this time; empty waits for ever."""
+    """Give up when not launched within this time; empty waits for ever."""
     stop_grace: Seconds = 20
     """From SIGTERM to SIGKILL when the command is stopped."""
     priority: Annotated[int, Field(ge=0, le=10_000), NoBool] = 500

@@ -1,5 +1,7 @@
 """What to do about a machine that is still there."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from airflow_ephemeral_ec2.model.outcome import KILL_STOPPED, Observation
@@ -13,6 +15,10 @@ CONSOLE_PATIENCE_SECONDS = 300
 """EC2 posts the console output minutes after a machine's end, if at all."""
 CONSOLE_TOLERANCE_SECONDS = 30
 """A machine is seen dead a few seconds after its death; a post in between has its last words."""
+
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""How long a connection and region is left alone that could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +75,36 @@ def may_conclude_without_marker(dead_since: float, now: float, posted_at: float 
     if posted_at is not None and posted_at >= dead_since - CONSOLE_TOLERANCE_SECONDS:
         return True
     return now - dead_since > CONSOLE_PATIENCE_SECONDS
+
+
+def spread(seconds: float, chance: float) -> float:
+    """
+    Make a pause up to a tenth longer or shorter, so that many processes do not ask together.
+
+    :param chance: a random number from 0 to 1
+    """
+    return seconds * (0.9 + 0.2 * chance)
+
+
+def pause_after(failures: int, chance: float) -> float:
+    """Seconds until a place is asked again that could not be asked so many times in a row."""
+    doubled = FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10)
+    return spread(min(doubled, LONGEST_PAUSE_SECONDS), chance)
+
+
+def plan_batches(entries: Iterable[QueueEntry], size: int) -> list[list[QueueEntry]]:
+    """
+    Say whose ends may be recorded at the same time, batch by batch.
+
+    A payer's jobs of one date come one after the other: whether a success is stale depends on what
+    is recorded of the others. The parts of an array do not depend on each other.
+    """
+    waves: list[list[QueueEntry]] = []
+    turns: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for entry in entries:
+        jobs = turns[entry.payer, entry.business_date]
+        turn = jobs.setdefault(entry.job, len(jobs))
+        if turn == len(waves):
+            waves.append([])
+        waves[turn].append(entry)
+    return [wave[at : at + size] for wave in waves for at in range(0, len(wave), size)]

@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseOperator,
-    conf,
 )
 
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError, ending_error
@@ -53,6 +52,7 @@ from airflow_ephemeral_ec2.operators.killing import (
 )
 from airflow_ephemeral_ec2.operators.log_copy import copy_log
 from airflow_ephemeral_ec2.operators.run_form import follow_request, read_request
+from airflow_ephemeral_ec2.operators.worker_ending import find_worker_reasons
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
@@ -217,6 +217,9 @@ class EphemeralEC2Operator(BaseOperator):
         ends_at: float | None,
     ) -> None:
         identity = find_identity(context)
+        reasons = find_worker_reasons(self, spec, EphemeralEC2Operator)
+        if reasons:
+            self.log.info("a worker ends this task, also when it succeeds: %s", ", ".join(reasons))
         self.defer(
             trigger=EphemeralEC2Trigger(
                 jobkey=opened.jobkey,
@@ -225,7 +228,8 @@ class EphemeralEC2Operator(BaseOperator):
                 region=spec.region,
                 until_launch=not self.wait_for_completion,
                 kill_on_cancel=self.wait_for_completion,
-                end_in_triggerer=self._may_end_in_triggerer(spec),
+                end_in_triggerer=not reasons,
+                push_result=self.do_xcom_push,
                 identity={
                     "dag_id": identity.dag_id,
                     "run_id": identity.run_id,
@@ -235,19 +239,6 @@ class EphemeralEC2Operator(BaseOperator):
                 ends_at=ends_at,
             ),
             method_name="execute_complete",
-        )
-
-    def _may_end_in_triggerer(self, spec: JobSpec) -> bool:
-        """Whether nothing is lost when no worker ends the task: it runs no callback."""
-        backend = conf.get("core", "xcom_backend", fallback="BaseXCom")
-        return (
-            self.wait_for_completion
-            and spec.log_to_airflow != "all"
-            and backend.endswith(".BaseXCom")
-            and not self.outlets
-            and not self.on_success_callback
-            and not getattr(self, "multiple_outputs", False)
-            and not any(True for _ in self.iter_mapped_dependants())
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401

@@ -55,6 +55,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         clock); the attempt is ended then. Airflow 3 has no eye on a deferred task's timeout
         (``task_runner._run_execute_callable``: "TODO: handle timeout in case of deferral")
     :param end_in_triggerer: finish a successful task here, without a worker
+    :param push_result: push the result as XCom when the task is finished here
     :param identity: dag_id, run_id, task_id and map_index of the task instance
     """
 
@@ -68,6 +69,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         until_launch: bool = False,
         kill_on_cancel: bool = True,
         end_in_triggerer: bool = False,
+        push_result: bool = True,
         identity: dict[str, Any] | None = None,
         ends_at: float | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         self.until_launch = until_launch
         self.kill_on_cancel = kill_on_cancel
         self.end_in_triggerer = end_in_triggerer
+        self.push_result = push_result
         self.identity = identity or {}
         self.ends_at = ends_at
         self._is_in_doubt = False
@@ -95,6 +98,7 @@ class EphemeralEC2Trigger(BaseTrigger):
                 "until_launch": self.until_launch,
                 "kill_on_cancel": self.kill_on_cancel,
                 "end_in_triggerer": self.end_in_triggerer,
+                "push_result": self.push_result,
                 "identity": self.identity,
                 "ends_at": self.ends_at,
             },
@@ -144,7 +148,8 @@ class EphemeralEC2Trigger(BaseTrigger):
         if record is not None and record.outcome is Outcome.SUCCEEDED and may_end:
             for line in (*describe_story(record), f"outcome: {describe_ending(record)}"):
                 self.log.info(line)
-            return TaskSuccessEvent(xcoms={"return_value": xcom_of(record)})
+            xcoms = {"return_value": xcom_of(record)} if self.push_result else None
+            return TaskSuccessEvent(xcoms=xcoms)
         return TriggerEvent(
             {
                 "jobkey": self.jobkey,

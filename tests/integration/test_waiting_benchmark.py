@@ -24,6 +24,8 @@ def test_all_deaths_are_seen_and_nothing_fails(tmp_path):
         numbers = measure(subject, waits, 5, endpoint, sys.executable, plan, tmp_path / "run")
 
     assert (numbers["deaths"], numbers["detected"], numbers["failed"]) == (3, 3, 0), numbers
+    # Neither a question that nobody answered nor a line that could not be written.
+    assert numbers["notes"] == []
     assert 0 < numbers["detect_p50_s"] <= numbers["detect_max_s"] < 60
     assert numbers["calls_by_action_per_min"].keys() <= {
         "ec2:DescribeInstances",

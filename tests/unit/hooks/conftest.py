@@ -9,9 +9,10 @@ from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
 from airflow_ephemeral_ec2.model.plan import plan_entry
+from airflow_ephemeral_ec2.model.queue import EntryState, QueueState, Stage
 from airflow_ephemeral_ec2.model.spec import Limits
 from tests.state_machine.simulated_s3 import SimulatedS3
-from tests.unit.hooks.scripted import ScriptedFleet, Turnable
+from tests.unit.hooks.scripted import ScriptedFleet, Turnable, name_of
 
 
 class HostClock:
@@ -54,3 +55,25 @@ def submit(store, make_record):
         return record
 
     return submit
+
+
+@pytest.fixture
+def launch_many(store, fleet, make_record):
+    """Attempts whose machines are out, launched by a controller that is dead now."""
+
+    def launch_many(count):
+        made, states, records = make_record(), {}, []
+        for number in range(count):
+            record = made.model_copy(update={"jobkey": f"{number:040d}"})
+            store.write_launch(record)
+            store.write_entry(plan_entry(record))
+            fleet.set(f"i-{number}", "running")
+            fleet.tokens[f"token-{number}"] = f"i-{number}"
+            records.append(record)
+            states[name_of(record)] = EntryState(
+                sequence=number, stage=Stage.LAUNCHED, instance_id=f"i-{number}", launched_at=990.0
+            )
+        store.write_state(QueueState(entries=states), None)
+        return records
+
+    return launch_many

@@ -1,15 +1,18 @@
 """A fleet whose machines change only when a test says so, and words about attempts."""
 
 import json
+import threading
 from hashlib import sha256
 
 from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import AwsUnavailableError
+from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_JOBKEY, plan_entry
+from airflow_ephemeral_ec2.model.queue import Stage
 
 
 class ScriptedFleet:
@@ -137,3 +140,36 @@ def marker_of(record, **fields):
 def lock_for(store, record, instance_id="i-0"):
     key = contract.start_lock_key("test", record.jobkey, record.attempt, record.nonce)
     assert store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
+
+
+def take_lock(store, record, instance_id):
+    key = contract.start_lock_key("test", record.jobkey, 1, record.nonce)
+    store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
+
+
+def forget_launches(store, controller):
+    """What a crash between RunInstances and the next write of the queue state leaves behind."""
+    state, etag = store.read_state()
+    entries = {
+        name: found.model_copy(
+            update={
+                "stage": Stage.ADMITTED,
+                "placement": None,
+                "instance_id": None,
+                "launched_at": None,
+                "arn": None,
+            }
+        )
+        for name, found in state.entries.items()
+    }
+    store.write_state(state.model_copy(update={"entries": entries, "lease": None}), etag)
+
+
+def heir_of(store, fleet):
+    return Controller(store, lambda _connection, _region: fleet)
+
+
+def wait_until(holds):
+    """Let other threads run until something holds; False when it does not within 5 s."""
+    never = threading.Event()
+    return any(holds() or never.wait(0.01) for _ in range(500))

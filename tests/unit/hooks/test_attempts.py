@@ -5,6 +5,7 @@ import pytest
 from airflow_ephemeral_ec2.exceptions import CodeMissingError
 from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, find_instance_facts, open_attempt
 from airflow_ephemeral_ec2.model.identity import Step, TaskIdentity
+from airflow_ephemeral_ec2.model.outcome import Kill
 from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, Limits, LockFile
 
 SSM = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -32,6 +33,12 @@ class ScriptedFleet:
     def instance_facts(self, names):
         self.asked += names
         return dict.fromkeys(names, KNOWN)
+
+    def find_attempt(self, jobkey, attempt):
+        return []
+
+    def terminate(self, instance_ids):
+        assert list(instance_ids) == []
 
 
 @pytest.fixture
@@ -108,3 +115,46 @@ def test_L1_L2_a_crash_between_the_writes_is_mended_by_the_retry(store, fleet, m
     open_attempt(store, fleet, make_order())
 
     assert store.list_queue().entries == {opened.name}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["timeout", "boot_timeout", "stuck_pending", "impaired", "stopped", "tampered", "no capacity"],
+)
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["lock taken", "lock revoked"])
+def test_a_retry_adopts_an_attempt_that_the_controller_is_ending(
+    store, fleet, make_order, reason, is_revoked
+):
+    """The worker died; the retry must hear how it ended, not do the work again for nothing."""
+    first = open_attempt(store, fleet, make_order())
+    store.write_kill(first.name, Kill(reason))
+    if is_revoked:
+        store.revoke_start_lock(first.record, reason)
+
+    second = open_attempt(store, fleet, make_order())
+
+    assert (second.choice.step, second.choice.attempt) == (Step.ADOPT, 1)
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "superseded", "execution_timeout"])
+def test_a_retry_does_not_adopt_an_attempt_that_was_given_up(store, fleet, make_order, reason):
+    first = open_attempt(store, fleet, make_order())
+    store.write_kill(first.name, Kill(reason, by="Airflow (task restarting)"))
+
+    second = open_attempt(store, fleet, make_order())
+
+    assert (second.choice.step, second.choice.attempt) == (Step.SUPERSEDE, 2)
+
+
+@pytest.mark.parametrize("words", ["cancelled", "cancelled by Airflow (task failed)"])
+def test_an_attempt_whose_start_lock_a_person_revoked_is_not_adopted(
+    store, fleet, make_order, words
+):
+    """The controller had asked for its end before the person did."""
+    first = open_attempt(store, fleet, make_order())
+    store.write_kill(first.name, Kill("boot_timeout"))
+    store.revoke_start_lock(first.record, words)
+
+    second = open_attempt(store, fleet, make_order())
+
+    assert (second.choice.step, second.choice.attempt) == (Step.SUPERSEDE, 2)

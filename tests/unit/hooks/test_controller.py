@@ -1,7 +1,5 @@
 """The one loop over a scripted fleet: the store is real, the machines are values."""
 
-import json
-
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
@@ -13,14 +11,16 @@ from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.queue import Stage
 from tests.unit.hooks.scripted import (
+    forget_launches,
+    heir_of,
     lock_for,
     marker_of,
     name_of,
     outcome_of,
     refusal,
     report,
+    take_lock,
 )
 
 
@@ -408,33 +408,6 @@ def test_the_more_important_job_is_launched_first(controller, fleet, submit):
     ]
 
 
-def take_lock(store, record, instance_id):
-    key = contract.start_lock_key("test", record.jobkey, 1, record.nonce)
-    store.write_new(key, json.dumps({"instance_id": instance_id}).encode())
-
-
-def forget_launches(store, controller):
-    """What a crash between RunInstances and the next write of the queue state leaves behind."""
-    state, etag = store.read_state()
-    entries = {
-        name: found.model_copy(
-            update={
-                "stage": Stage.ADMITTED,
-                "placement": None,
-                "instance_id": None,
-                "launched_at": None,
-                "arn": None,
-            }
-        )
-        for name, found in state.entries.items()
-    }
-    store.write_state(state.model_copy(update={"entries": entries, "lease": None}), etag)
-
-
-def heir_of(store, fleet):
-    return Controller(store, lambda _connection, _region: fleet)
-
-
 def test_K6_a_kill_after_a_crash_ends_the_machine_before_the_attempt(
     controller, fleet, store, submit
 ):
@@ -468,8 +441,11 @@ def test_a_denied_replay_proves_nothing_about_the_launch_before_it(
     clock.at += 5
 
     assert outcome_of(controller, record) is None
-    assert fleet.terminated == ["i-9"]
+    assert fleet.terminated == []
     assert store.list_queue().entries == {name_of(record)}
+    report(store, record, "i-9")
+    fleet.set("i-9", "terminated")
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
 
 
 def test_L2_after_a_crash_a_refused_placement_stays_refused(controller, fleet, store, submit):
@@ -593,6 +569,32 @@ def test_O11_O15_a_machine_is_gone_only_when_old_and_missed_again_and_again(
 
     clock.at += 61
     assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+    assert fleet.terminated == ["i-0"]
+
+
+def test_K10_a_machine_that_is_shown_to_nobody_ends_before_its_attempt_does(
+    controller, fleet, store, submit, clock
+):
+    """Nobody can say that it does not run; as long as EC2 cannot be told to end it, nothing is over."""
+    record = submit(max_runtime="5h")
+    controller.tick()
+    take_lock(store, record, "i-0")
+    fleet.machines = {}
+    clock.at += 3_700
+    terminate, fleet.terminate = fleet.terminate, raise_unavailable
+    for _ in range(5):
+        clock.at += 61
+        assert outcome_of(controller, record) is None
+
+    fleet.terminate = terminate
+    clock.at += 61
+
+    assert outcome_of(controller, record).outcome is Outcome.LOST_STATUS
+    assert fleet.terminated == ["i-0"]
+
+
+def raise_unavailable(*_, **__):
+    raise AwsUnavailableError("ec2:TerminateInstances", "503")
 
 
 @pytest.mark.parametrize("kind", ["repeated", "missing", "expired token"])

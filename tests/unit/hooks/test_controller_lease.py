@@ -8,6 +8,7 @@ from airflow_ephemeral_ec2.hooks.clock import BucketClock
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
+from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.model.plan import plan_entry
 from tests.unit.hooks.scripted import Turnable, name_of
 
@@ -51,10 +52,23 @@ class Host:
         self.store = JobStore(store.s3, store.bucket, store.environment)
         self.store.clock = self.clock
         self.fleet = WatchedFleet(fleet)
-        self.controller = Controller(self.store, lambda *_: self.fleet, in_parallel=one_by_one)
+        self.controller = Controller(
+            self.store, lambda *_: self.fleet, in_parallel=one_by_one, list_every=3
+        )
 
     def tick(self):
         self.controller.tick()
+
+    def record_states(self):
+        """Note whom each queue state names that this host writes from now on."""
+        written, write = [], self.store.write_state
+
+        def record(state, etag):
+            written.append(set(state.entries))
+            return write(state, etag)
+
+        self.store.write_state = record
+        return written
 
 
 @pytest.fixture
@@ -217,3 +231,36 @@ def test_a_controller_that_is_closed_in_a_pass_launches_no_more_and_takes_no_lea
     assert store.read_state()[0].lease is None
     heir.tick()
     assert heir.fleet.asked.count("run") == 1
+
+
+def test_a_pass_that_has_the_lease_again_lists_the_queue_anew(make_host, aws, fleet, store, ask):
+    """Between two passes the lease was lost and given back: what the other has ended is over."""
+    holder, heir = make_host(), make_host()
+    ended, running = name_of(ask("a" * 40)), name_of(ask("b" * 40))
+    holder.controller.follow([running])
+    for machine in ("i-0", "i-1"):
+        fleet.set(machine, "running")
+    fleet.set("i-0", "terminated", reason="Server.InternalError")
+    aws.at += 61
+    heir.tick()
+    holder.controller.launch()
+    heir.controller.release()
+    written = holder.record_states()
+
+    holder.controller.follow([running])
+
+    assert written
+    assert all(names == {running} for names in written)
+    assert holder.controller.machine_of(ended) is None
+
+
+def test_who_is_closed_in_the_middle_of_a_pass_ends_it(store):
+    ledger = QueueLedger(store)
+    assert ledger.take_lease()
+    assert ledger.keep_lease()
+
+    ledger.close()
+
+    assert not ledger.keep_lease()
+    ledger.release()
+    assert store.read_state()[0].lease is None

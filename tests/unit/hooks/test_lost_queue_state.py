@@ -4,8 +4,10 @@ import pytest
 
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
+from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Outcome
-from tests.unit.hooks.scripted import name_of, outcome_of, report
+from airflow_ephemeral_ec2.model.queue import Lease, QueueState
+from tests.unit.hooks.scripted import ScriptedFleet, name_of, outcome_of, report, wait_until
 
 KEY = "test/queue-state.json"
 POLL_SECONDS = 5
@@ -99,3 +101,65 @@ def test_two_that_find_it_lost_launch_each_job_once(
     tokens = [request["ClientToken"] for request in fleet.requests]
     assert tokens == [one.placements[0].client_token for one in (running, record)]
     assert fleet.terminated == []
+
+
+def test_the_lease_is_kept_while_a_region_says_late_what_is_out(
+    store, fleet, submit, clock, lose, running
+):
+    """It takes its four tries, and another controller would like to act."""
+    submit("b" * 40, region="eu-central-1")
+    lose(None)
+    leases, find_machines = [], fleet.find_machines
+
+    def find_late():
+        for _ in range(4):
+            clock.at += LEASE_SECONDS / 2
+            assert wait_until(lambda: lease_of(store) > clock.at + LEASE_SECONDS / 2)
+            leases.append(lease_of(store))
+        return find_machines()
+
+    def fleet_for(_connection, region):
+        if region != "eu-central-1":
+            return fleet
+        late = ScriptedFleet()
+        late.find_machines = find_late
+        return late
+
+    controller = Controller(store, fleet_for)
+
+    controller.tick()
+
+    assert len(leases) == 4
+    assert not store.read_state()[0].is_rebuilt
+    assert store.read_state()[0].entries[name_of(running)].instance_id == "i-0"
+
+
+def lease_of(store):
+    state, _ = store.read_state()
+    return state.lease.expires_at
+
+
+def test_what_ec2_has_said_is_asked_again_when_the_state_was_read_anew(
+    store, fleet, submit, clock, lose, running
+):
+    """One region has answered; then somebody takes the lease and dies, with a state of its own."""
+    submit("b" * 40, region="eu-central-1")
+    lose(None)
+    mute = ScriptedFleet()
+    mute.is_blind = True
+    controller = Controller(
+        store, lambda _, region: mute if region == "eu-central-1" else fleet, in_parallel=one_by_one
+    )
+    controller.tick()
+    _, etag = store.read_state()
+    lease = Lease(holder="somebody else", expires_at=clock.at + LEASE_SECONDS)
+    assert store.write_state(QueueState(is_rebuilt=True, lease=lease), etag)
+    for _ in range(2):
+        clock.at += LEASE_SECONDS + 1
+        controller.tick()
+    mute.is_blind = False
+
+    controller.tick()
+
+    assert store.read_state()[0].entries[name_of(running)].instance_id == "i-0"
+    assert len(fleet.requests) == 1

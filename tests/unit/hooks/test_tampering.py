@@ -6,7 +6,7 @@ import pytest
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
-from airflow_ephemeral_ec2.hooks.attempts import is_being_ended, kill_attempt
+from airflow_ephemeral_ec2.hooks.attempts import kill_attempt, was_given_up
 from airflow_ephemeral_ec2.hooks.bucket import MAX_DOCUMENT_BYTES
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
@@ -176,7 +176,7 @@ def test_a_corrupt_start_lock_is_never_a_success_of_its_own(
     found = outcome_of(controller, record)
 
     assert found.outcome is (Outcome.SUCCEEDED if with_report else Outcome.TAMPERED)
-    assert is_being_ended(store, record.jobkey, record.attempt) is False
+    assert was_given_up(store, record.jobkey, record.attempt) is False
 
 
 def test_a_start_lock_with_another_nonce_is_foreign(controller, fleet, store, submit):

@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
-    Asset,
     TaskDeferred,
 )
 from botocore.exceptions import ClientError
@@ -118,39 +117,6 @@ def test_what_the_triggerer_gets_is_small_and_has_no_phi(make_operator, make_con
     assert arguments["end_in_triggerer"] is True
     assert len(str(arguments)) < 500
     assert deferred.timeout is None
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"wait_for_completion": False},
-        {"on_success_callback": lambda context: None},
-        {"outlets": [Asset("s3://somewhere/else")]},
-    ],
-    ids=["launch only", "callback", "outlets"],
-)
-def test_a_worker_ends_the_task_when_something_would_be_lost(
-    make_operator, make_context, deployment, changes
-):
-    deferred = defer(make_operator(**changes), make_context())
-
-    assert deferred.trigger.end_in_triggerer is False
-
-
-def test_a_worker_copies_the_log_of_a_success_when_the_row_wants_it(
-    make_operator, make_context, deployment, table
-):
-    table.write_text(table.read_text().replace("depends_on: [member]", "log_to_airflow: all"))
-
-    assert defer(make_operator(), make_context()).trigger.end_in_triggerer is False
-
-
-def test_a_worker_ends_the_task_when_xcoms_go_elsewhere(
-    make_operator, make_context, deployment, monkeypatch
-):
-    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.company.VaultXCom")
-
-    assert defer(make_operator(), make_context()).trigger.end_in_triggerer is False
 
 
 def test_L3_a_retry_after_a_crash_adopts_the_open_attempt(

@@ -1,0 +1,80 @@
+"""How machines are looked at by id, whatever their number and whatever became of their tags."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, Fleet
+from airflow_ephemeral_ec2.model.plan import TAG_ENVIRONMENT
+
+
+class TaggedEC2:
+    """DescribeInstances with filters by tag, id and state."""
+
+    def __init__(self, count):
+        self.tags = {f"i-{number}": {TAG_ENVIRONMENT: "prod"} for number in range(count)}
+        self.states = dict.fromkeys(self.tags, "running")
+        self.filters: list[list[dict]] = []
+
+    def get_paginator(self, operation):
+        assert operation == "describe_instances"
+        return SimpleNamespace(paginate=self._paginate)
+
+    def _paginate(self, *, Filters, PaginationConfig):  # noqa: N803 - boto3's names
+        assert all(len(one["Values"]) <= MAX_FILTER_VALUES for one in Filters)
+        self.filters.append(Filters)
+        found = [i for i in self.tags if all(self._matches(i, one) for one in Filters)]
+        for at in range(0, len(found), 1_000):
+            shown = [
+                {"InstanceId": i, "State": {"Name": self.states[i]}} for i in found[at:][:1_000]
+            ]
+            yield {"Reservations": [{"OwnerId": "1", "Instances": shown}]}
+
+    def _matches(self, instance_id, one):
+        facts = {
+            "instance-id": instance_id,
+            "instance-state-name": self.states[instance_id],
+            f"tag:{TAG_ENVIRONMENT}": self.tags[instance_id].get(TAG_ENVIRONMENT),
+        }
+        return facts[one["Name"]] in one["Values"]
+
+
+@pytest.fixture
+def ec2():
+    return TaggedEC2(2 * MAX_FILTER_VALUES)
+
+
+@pytest.fixture
+def fleet(ec2):
+    return Fleet(SimpleNamespace(ec2=ec2), "prod", "us-east-1")
+
+
+def see(fleet, ids, *, all_states=True):
+    return {machine.instance_id for machine in fleet.observe(ids, all_states=all_states)}
+
+
+def test_K10_a_machine_that_has_lost_its_tags_is_seen_among_many(fleet, ec2):
+    ec2.tags["i-7"] = {}
+
+    assert see(fleet, list(ec2.tags)) == set(ec2.tags)
+
+
+def test_many_that_the_tag_does_not_show_are_looked_up_in_parts(fleet, ec2):
+    ids = list(ec2.tags)
+    for one in ids[:250]:
+        ec2.tags[one] = {}
+
+    assert see(fleet, [*ids, "i-unknown"]) == set(ids)
+
+
+def test_nobody_is_looked_up_twice_where_the_tag_shows_all(fleet, ec2):
+    see(fleet, list(ec2.tags))
+
+    assert len(ec2.filters) == 1
+
+
+def test_the_frequent_look_at_many_asks_for_those_that_do_not_run_alone(fleet, ec2):
+    ec2.states["i-3"] = "terminated"
+
+    assert see(fleet, list(ec2.tags), all_states=False) == {"i-3"}
+    assert len(ec2.filters) == 1
