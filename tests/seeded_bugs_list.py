@@ -483,6 +483,13 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_clients.py",),
     ),
     SeededBug(
+        "clients that found no credentials are kept",
+        "hooks/ec2.py",
+        "            if session.get_credentials() is None:\n",
+        "            if False:\n",
+        ("tests/unit/hooks/test_clients.py",),
+    ),
+    SeededBug(
         "a connection that goes between two looks is replaced by what boto3 finds",
         "hooks/ec2.py",
         "is_meant = is_defined or self",

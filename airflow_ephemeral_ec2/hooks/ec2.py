@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from botocore.exceptions import NoCredentialsError
 
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
@@ -81,6 +82,9 @@ class EphemeralEC2Hook(AwsBaseHook):
                     "Create it (type aws), or name another one in the table's aws_conn_id.",
                 )
             session = self.get_session(region_name=self.region_name)
+            if session.get_credentials() is None:
+                # Clients that are made without never look for them again.
+                raise NoCredentialsError
             speed_up_timestamps(session)
             endpoints = self.conn_config
 
@@ -164,6 +168,13 @@ def connect(aws_conn_id: str, region: str) -> Clients:
         pause = CLIENTS_SECONDS if found else DOUBT_SECONDS
         _known[key] = _Known(clients, found, now + pause, None if found else now)
         return clients
+
+
+def doubt_clients() -> None:
+    """Look all connections up again when they are next asked for: AWS has refused one."""
+    with _lock:
+        for known in _known.values():
+            known.look_again_at = 0.0
 
 
 def renew_clients() -> None:

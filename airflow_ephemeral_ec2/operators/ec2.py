@@ -129,7 +129,8 @@ class EphemeralEC2Operator(BaseOperator):
         try:
             return self._execute(context)
         except EphemeralEC2Error as error:
-            if error.retryable:
+            # A later try may have the machine of an earlier one to adopt: it asks once more.
+            if error.retryable or (error.may_pass and context["ti"].try_number > 1):
                 raise
             # Without the trace of a library: the message says what to do.
             raise AirflowFailException(str(error)) from None

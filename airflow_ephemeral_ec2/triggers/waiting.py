@@ -50,10 +50,8 @@ class _Waiter:
     name: str
     until_launch: bool
     inbox: asyncio.Queue[str | Ending | Exception]
-    told: int = 0
-    """Lines of the story."""
-    heard: int = 0
-    """Lines of the outage."""
+    told: int = 0  # lines of the story
+    heard: int = 0  # lines of the outage
     is_served: bool = False
 
 
@@ -72,16 +70,24 @@ def read_ending(
 class ControllerTask:
     """Runs a controller in threads for as long as somebody waits or a machine is out."""
 
-    def __init__(self, open_controller: Callable[[], Controller], poll_seconds: float) -> None:
-        """Take what makes the controller, in a thread: nothing may block or suspend here."""
-        self._open_controller = open_controller
+    def __init__(
+        self,
+        open_controller: Callable[[], Controller],
+        poll_seconds: float,
+        hear_refusal: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Take what makes the controller, in a thread: nothing may block or suspend here.
+
+        :param hear_refusal: called in a thread when AWS refuses: the connection may be being mended
+        """
+        self._open_controller, self._hear_refusal = open_controller, hear_refusal
         self._poll_seconds = poll_seconds
         self._extra_looks: collections.deque[float] = collections.deque(maxlen=EXTRA_LOOKS)
         self._waiters: set[_Waiter] = set()
         self._arrived, self._heap = 0, SparedHeap()
         self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._outage = Outage()
+        self._wake, self._outage = asyncio.Event(), Outage()
         self._pass_under_way: asyncio.Future[Any] | None = None
 
     async def wait(
@@ -220,6 +226,8 @@ class ControllerTask:
         for line in self._outage.note(error):
             log.warning("%s", line)
         await self._for_all(self._tell_outage)
+        if not error.retryable:
+            await asyncio.to_thread(self._hear_refusal)
         return min(pause * 2, MAX_PAUSE_SECONDS)
 
     async def _for_all(self, serve: Callable[[_Waiter], None]) -> None:
@@ -282,10 +290,10 @@ _tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, Cont
 
 def controller_task(settings: Settings) -> ControllerTask:
     """Return this event loop's controller for an environment."""
-    from airflow_ephemeral_ec2.hooks.ec2 import open_controller  # noqa: PLC0415 - Airflow; the CLI waits without it
+    from airflow_ephemeral_ec2.hooks.ec2 import doubt_clients, open_controller  # noqa: PLC0415 - Airflow; the CLI waits without it
 
     tasks = _tasks.setdefault(asyncio.get_running_loop(), {})
     if settings not in tasks:
         opener = functools.partial(open_controller, settings)
-        tasks[settings] = ControllerTask(opener, settings.poll_seconds)
+        tasks[settings] = ControllerTask(opener, settings.poll_seconds, doubt_clients)
     return tasks[settings]

@@ -53,13 +53,23 @@ class Connections:
     """Airflow's answers about connections, and the clients that are made of them."""
 
     def __init__(self):
-        self.answer, self.now, self.looks, self.made = "one", 1.0, 0, []
+        self.answer, self.now, self.looks = "one", 1.0, 0
+        self.has_credentials = True
 
     def get_connection(self, conn_id):
         self.looks += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return Connection(conn_id=conn_id, conn_type="aws", login=self.answer, password="x")
+
+    def get_session(self, hook, region_name):
+        """Stand in for boto3's session: who asks it for a client gets its access key."""
+        session = boto3.Session("key", "secret", region_name=region_name)
+        key = hook.conn_config.aws_access_key_id or "ambient"
+        session.client = lambda *_, **__: key
+        if not self.has_credentials:
+            session.get_credentials = lambda: None
+        return session
 
     def keys_after(self, seconds, conn_id="aws_x"):
         """Let time go by; return the access key that is used then."""
@@ -70,19 +80,15 @@ class Connections:
 @pytest.fixture
 def connections(monkeypatch):
     found = Connections()
+
+    def get_session(hook, region_name):
+        return found.get_session(hook, region_name)
+
     monkeypatch.setattr(ec2, "_known", {})
     monkeypatch.setattr(ec2.time, "monotonic", lambda: found.now)
     monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_connection", found.get_connection)
-    monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_session", found_session)
+    monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_session", get_session)
     return found
-
-
-def found_session(hook, region_name):
-    """Stand in for boto3's session: who asks it for a client gets its access key."""
-    session = boto3.Session(region_name=region_name)
-    key = hook.conn_config.aws_access_key_id or "ambient"
-    session.client = lambda *_, **__: key
-    return session
 
 
 def test_clients_are_made_again_only_when_the_connection_has_changed(connections):
@@ -161,6 +167,28 @@ def test_expired_clients_are_made_anew_of_the_connection_and_of_nothing_else(con
     assert connections.keys_after(0, "aws_default") == "one"
     assert second is not first
     assert ec2.connect("aws_default", "us-east-1") is second
+
+
+def test_no_clients_are_kept_that_found_no_credentials(connections):
+    """They would never look for them again; a metadata service may answer a minute late."""
+    connections.has_credentials = False
+    with pytest.raises(AccessError, match="no AWS credentials"):
+        connections.keys_after(0)
+
+    connections.has_credentials = True
+    assert connections.keys_after(1) == "one"
+
+
+def test_a_connection_is_looked_up_again_as_soon_as_aws_has_refused(connections):
+    """Somebody may be mending it."""
+    connections.keys_after(0)
+    first = ec2.connect("aws_x", "us-east-1")
+    ec2.doubt_clients()
+    assert connections.keys_after(1) == "one"
+    assert ec2.connect("aws_x", "us-east-1") is first
+    connections.answer = "two"
+    ec2.doubt_clients()
+    assert connections.keys_after(1) == "two"
 
 
 def test_a_connection_that_goes_between_two_looks_makes_no_clients(connections, monkeypatch):

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
 from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.contract import code_key
-from airflow_ephemeral_ec2.exceptions import AccessError, JobEndedError
+from airflow_ephemeral_ec2.exceptions import AccessError, BucketError, JobEndedError
 from airflow_ephemeral_ec2.links.ec2 import PLACE_KEY
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_copy_log
@@ -267,6 +267,17 @@ def test_missing_settings_are_named_all_at_once(make_operator, make_context, mon
 
     for option in ("environment", "bucket", "region"):
         assert f"{option} is missing" in str(error.value)
+
+
+def test_a_later_try_that_is_refused_may_have_a_machine_to_adopt_and_asks_again(
+    make_operator, make_context, deployment, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", "no-such-bucket")
+    context = make_context()
+    context["ti"].try_number = 2
+
+    with pytest.raises(BucketError):
+        make_operator().execute(context)
 
 
 def test_a_missing_bucket_is_one_clear_line(make_operator, make_context, deployment, monkeypatch):

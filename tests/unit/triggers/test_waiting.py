@@ -235,6 +235,21 @@ def test_nobody_looks_for_a_connection_that_nobody_waits_for():
     asyncio.run(wait())
 
 
+def test_a_refusal_has_the_connection_looked_up_again_and_an_outage_has_not(outcome):
+    silent = AwsUnavailableError("list", "timeout")
+    controller, doubts = ScriptedController(DENIED, silent, DENIED, {"a": outcome}), []
+
+    async def wait():
+        task = ControllerTask(
+            lambda: controller, 0.001, lambda: doubts.append(len(controller.asked))
+        )
+        await task.wait("a", print)
+
+    asyncio.run(wait())
+
+    assert doubts == [1, 3]
+
+
 def test_an_outage_is_told_once_for_each_kind_of_error_and_so_is_its_end(outcome):
     busy = [AwsUnavailableError(f"read {key}", f"AWS says SlowDown: {key}") for key in "abc"]
     controller = ScriptedController(*busy, DENIED, busy[0], DENIED, {}, busy[1], {"a": outcome})
