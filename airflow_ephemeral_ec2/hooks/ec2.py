@@ -74,8 +74,8 @@ class EphemeralEC2Hook(AwsBaseHook):
             # The amazon provider takes boto3's own search for any missing connection. That is fine
             # for the default; a connection that somebody named must be the one that is used, and so
             # must one that was there a moment ago.
-            is_meant = is_defined or self.aws_conn_id not in (None, DEFAULT_CONNECTION)
-            if is_meant and not self.conn_config:
+            is_meant = is_defined or self.aws_conn_id != DEFAULT_CONNECTION
+            if is_meant and self.aws_conn_id is not None and not self.conn_config:
                 raise AccessError(
                     f"Airflow connection {self.aws_conn_id!r}",
                     "is not defined.",

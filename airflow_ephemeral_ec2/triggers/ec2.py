@@ -18,6 +18,7 @@ from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, 
 from airflow_ephemeral_ec2.settings import settings_from_airflow
 from airflow_ephemeral_ec2.triggers.asking import until_answered
 from airflow_ephemeral_ec2.triggers.kills import begin_kill
+from airflow_ephemeral_ec2.triggers.outage import Outage
 from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
@@ -188,14 +189,15 @@ class EphemeralEC2Trigger(BaseTrigger):
         """End the attempt whose time is over; False when it has ended by itself."""
         if not self.kill_on_cancel:
             return True
-        kill = Kill("execution_timeout", by="Airflow")
+        kill, outage = Kill("execution_timeout", by="Airflow"), Outage()
         while True:
             try:
                 return await asyncio.to_thread(self._kill, settings, kill)
             except AwsError as error:
                 if not error.may_pass:
                     raise
-                self.log.warning("execution_timeout is over; will try again to end it: %s", error)
+                for line in outage.note(error):
+                    self.log.warning("execution_timeout is over; %s", line)
                 await asyncio.sleep(settings.poll_seconds)
 
     def _kill(self, settings: Settings, kill: Kill) -> bool:

@@ -169,6 +169,11 @@ def test_expired_clients_are_made_anew_of_the_connection_and_of_nothing_else(con
     assert ec2.connect("aws_default", "us-east-1") is second
 
 
+def test_without_a_connection_boto3_searches_by_itself(connections):
+    assert connections.keys_after(0, None) == "ambient"
+    assert connections.looks == 0
+
+
 def test_no_clients_are_kept_that_found_no_credentials(connections):
     """They would never look for them again; a metadata service may answer a minute late."""
     connections.has_credentials = False
