@@ -26,11 +26,9 @@ Everything that can go wrong, as a tree.
         ├── EndedFromOutsideError   KilledError, SupersededError
         └── EvidenceError           LostStatusError, TamperedError, ChannelConflictError
 
-``docs/outcomes.md`` says of each what it means and what to do.
-
-Every class says what happened, what was tried and what to do. Arguments go to
-``super().__init__`` and the text is made in ``__str__``, so that each survives pickling.
-No job output ever appears here: it may hold PHI.
+``docs/outcomes.md`` says of each what it means and what to do. Every class says what happened,
+what was tried and what to do. Arguments go to ``super().__init__`` and the text is made in
+``__str__``, so that each survives pickling. No job output ever appears here: it may hold PHI.
 """
 
 from dataclasses import dataclass
@@ -42,6 +40,7 @@ class EphemeralEC2Error(Exception):
     """Something this package can name."""
 
     retryable = False
+    may_pass = False  # asked again later, the answer may be another
 
 
 class ConfigurationError(EphemeralEC2Error):
@@ -132,6 +131,8 @@ class UserDataTooLargeError(ConfigurationError):
 class AwsError(EphemeralEC2Error):
     """AWS could not be asked, or refused to answer us."""
 
+    may_pass = True
+
     def __init__(self, action: str, detail: str, advice: str = "") -> None:
         super().__init__(action, detail, advice)
         self.action, self.detail, self.advice = action, detail, advice
@@ -150,6 +151,8 @@ class BucketError(AwsError):
 
 class TamperedObjectError(BucketError):
     """An object in the bucket is not what this package wrote there; never believed, never fatal."""
+
+    may_pass = False
 
     def __init__(self, uri: str, detail: str) -> None:
         advice = "Find out who wrote there; a newer release of this package may also have."

@@ -26,7 +26,7 @@ from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.local.testing import LocalCloud, local_ec2
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 TABLE = """\
 version: 1

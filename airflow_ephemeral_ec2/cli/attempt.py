@@ -15,7 +15,7 @@ from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, kill_attempt, open
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.model.identity import Step, name_jobkey
 from airflow_ephemeral_ec2.model.outcome import Kill
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,7 @@ class Attempt:
                     self._terminal.tell,
                     poll_seconds=self._access.settings.poll_seconds,
                     sleep=lambda seconds: self._pause(opened.name, seconds),
+                    keep_asking=False,
                 ).outcome
         else:
             self._terminal.tell("this run was done before; its outcome stands")
@@ -126,6 +127,7 @@ class Attempt:
             f"{jobkey}-a{last.attempt}",
             self._terminal.tell,
             poll_seconds=self._access.settings.poll_seconds,
+            keep_asking=False,
         )
         self._terminal.tell("its machine is gone", "yellow")
 

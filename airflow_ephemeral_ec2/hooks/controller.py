@@ -128,11 +128,6 @@ class Controller:
         """Whether attempts are admitted and wait for their launch."""
         return any(state.stage is Stage.ADMITTED for state in self._ledger.entries.values())
 
-    @property
-    def awaited(self) -> int:
-        """How many open attempts some task waits for, in whatever triggerer."""
-        return sum(memory.entry.is_awaited for memory in self._open.memories.values())
-
     def expects_end(self, within: float) -> bool:
         """Whether a machine will have run as long as the same job did last time, within seconds."""
         return self._concluding.expects_end(self.store.clock.now(), within)
@@ -256,6 +251,10 @@ class Controller:
         for name in listing.kills - listing.entries:
             self.store.close_entry(name)
         return True
+
+    def close(self) -> None:
+        """Take the lease no more: a pass that is under way ends without another launch."""
+        self._ledger.close()
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""

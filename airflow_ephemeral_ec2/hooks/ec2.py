@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from botocore.exceptions import NoCredentialsError
 
-from airflow_ephemeral_ec2.exceptions import AccessError
+from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import Clients, speed_up_timestamps
 from airflow_ephemeral_ec2.hooks.controller import Controller
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_ephemeral_ec2.settings import Settings
 
+log = logging.getLogger(__name__)
 DEFAULT_CONNECTION = "aws_default"
 
 
@@ -41,37 +44,47 @@ class EphemeralEC2Hook(AwsBaseHook):
     ) -> None:
         super().__init__(aws_conn_id=aws_conn_id, region_name=region_name, client_type="ec2")
 
-    def fingerprint(self) -> str:
-        """Name what the connection is now, without revealing it; empty when it is not defined."""
+    def fingerprint(self) -> str | None:
+        """
+        Name what the connection is now, without revealing it; None when Airflow does not find it.
+
+        Airflow says "not found" also when it could not look: its API server was busy, a secrets
+        backend failed (``_get_connection`` of ``airflow.sdk.execution_time.context``).
+
+        :raises AwsUnavailableError: Airflow could not be asked
+        """
         try:
             uri = self.get_connection(self.aws_conn_id).get_uri() if self.aws_conn_id else ""
         except AirflowNotFoundException:
-            uri = ""
+            return None
+        except Exception as error:
+            what = f"look up Airflow connection {self.aws_conn_id!r}"
+            raise AwsUnavailableError(what, f"{type(error).__name__}: Airflow failed.") from error
         return hashlib.sha256(uri.encode()).hexdigest()
 
-    def make_clients(self) -> Clients:
+    def make_clients(self, *, is_defined: bool = False) -> Clients:
         """
         Make one boto3 client per service.
 
+        :param is_defined: Airflow has just found the connection
         :raises AccessError: the connection does not exist
         """
-        try:
-            return self._make_clients()
-        except AirflowNotFoundException as error:
-            raise AccessError(
-                f"Airflow connection {self.aws_conn_id!r}",
-                "is not defined.",
-                "Create it (type aws), or name another one in the table's aws_conn_id.",
-            ) from error
-
-    def _make_clients(self) -> Clients:
         # A connection with a role assumes it here, and may be refused.
         with aws_call(f"use Airflow connection {self.aws_conn_id!r}"):
             # The amazon provider takes boto3's own search for any missing connection. That is fine
-            # for the default; a connection that somebody named must be the one that is used.
-            if self.aws_conn_id not in (None, DEFAULT_CONNECTION):
-                self.get_connection(self.aws_conn_id)
+            # for the default; a connection that somebody named must be the one that is used, and so
+            # must one that was there a moment ago.
+            is_meant = is_defined or self.aws_conn_id != DEFAULT_CONNECTION
+            if is_meant and self.aws_conn_id is not None and not self.conn_config:
+                raise AccessError(
+                    f"Airflow connection {self.aws_conn_id!r}",
+                    "is not defined.",
+                    "Create it (type aws), or name another one in the table's aws_conn_id.",
+                )
             session = self.get_session(region_name=self.region_name)
+            if session.get_credentials() is None:
+                # Clients that are made without never look for them again.
+                raise NoCredentialsError
             speed_up_timestamps(session)
             endpoints = self.conn_config
 
@@ -91,6 +104,10 @@ LIST_EVERY = 3
 """Passes of which one lists the queue: at 4 s a pass, an entry of another process is seen in 12 s."""
 CLIENTS_SECONDS = 600.0
 """How often a connection is looked up again, so that a triggerer sees its new keys."""
+DOUBT_SECONDS = 30.0
+"""How often it is while Airflow says that it is not defined, or cannot say."""
+BELIEVED_SECONDS = 600.0
+"""For so long a connection must be missing before its clients are given up."""
 
 
 @dataclass
@@ -98,8 +115,23 @@ class _Known:
     """The clients of a connection and region, and what the connection was when they were made."""
 
     clients: Clients
-    fingerprint: str
-    looked_up_at: float
+    fingerprint: str | None
+    look_again_at: float
+    missing_since: float | None
+    is_expired: bool = False
+
+    def still_hold(self, found: str | None, now: float) -> bool:
+        """Say whether the clients are good for what was found now; None: no such connection."""
+        self.missing_since = None if found else self.missing_since or now
+        is_missing = self.missing_since is not None and now - self.missing_since < BELIEVED_SECONDS
+        if is_missing and self.fingerprint:
+            # Without the connection boto3 would take what keys it finds: another account's, perhaps.
+            self.look_again_at = now + DOUBT_SECONDS
+            return True
+        if self.is_expired or found != self.fingerprint:
+            return False
+        self.look_again_at = now + (DOUBT_SECONDS if is_missing else CLIENTS_SECONDS)
+        return True
 
 
 _known: dict[tuple[str, str], _Known] = {}
@@ -114,26 +146,42 @@ def connect(aws_conn_id: str, region: str) -> Clients:
     half a second and some 50 MB.
 
     :raises AccessError: the connection does not exist
+    :raises AwsUnavailableError: Airflow could not be asked for it, and never was
     """
     key = (aws_conn_id, region)
     with _lock:
         known, now = _known.get(key), time.monotonic()
-        if known is not None and now - known.looked_up_at < CLIENTS_SECONDS:
+        if known is not None and now < known.look_again_at:
             return known.clients
         hook = EphemeralEC2Hook(aws_conn_id=aws_conn_id, region_name=region)
-        fingerprint = hook.fingerprint()
-        if known is not None and known.fingerprint == fingerprint:
-            known.looked_up_at = now
+        try:
+            found = hook.fingerprint()
+        except AwsUnavailableError as error:
+            if known is None:
+                raise
+            log.warning("cannot see whether it has changed, will look again: %s", error)
+            known.look_again_at = now + DOUBT_SECONDS
             return known.clients
-        fresh = _Known(hook.make_clients(), fingerprint, now)
-        _known[key] = fresh
-        return fresh.clients
+        if known is not None and known.still_hold(found, now):
+            return known.clients
+        clients = hook.make_clients(is_defined=found is not None)
+        pause = CLIENTS_SECONDS if found else DOUBT_SECONDS
+        _known[key] = _Known(clients, found, now + pause, None if found else now)
+        return clients
 
 
-def forget_clients() -> None:
+def doubt_clients() -> None:
+    """Look all connections up again when they are next asked for: AWS has refused one."""
+    with _lock:
+        for known in _known.values():
+            known.look_again_at = 0.0
+
+
+def renew_clients() -> None:
     """Make all clients anew when they are next asked for: credentials have expired."""
     with _lock:
-        _known.clear()
+        for known in _known.values():
+            known.is_expired, known.look_again_at = True, 0.0
 
 
 def open_store(settings: Settings) -> JobStore:
@@ -157,7 +205,7 @@ def open_controller(settings: Settings) -> Controller:
     return Controller(
         store,
         functools.partial(open_fleet, settings),
-        forget_clients,
+        renew_clients,
         find_backstop(settings),
         list_every=LIST_EVERY,
         refresh=refresh,

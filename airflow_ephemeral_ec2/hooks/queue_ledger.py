@@ -44,7 +44,7 @@ class QueueLedger:
         """Open attempts by name; changed by ``set`` and ``drop`` only."""
         self._etag: str | None = None
         self._is_stale = True
-        self._is_changed = False
+        self._is_closed = self._is_changed = False
         self.adoptions = 0
         """How often the state was read: each time others may have acted before."""
         self._is_new = False
@@ -59,6 +59,8 @@ class QueueLedger:
 
     def take_lease(self) -> bool:
         """Take or renew the right to act; False while another controller has it."""
+        if self._is_closed:
+            return False
         if self._is_stale:
             self._adopt(*self._store.read_state())
         now, lease = self._store.clock.now(), self._state.lease
@@ -84,7 +86,7 @@ class QueueLedger:
         Not while other threads change entries: the state is written as it is.
         """
         now, lease = self._store.clock.now(), self._state.lease
-        if self._is_stale or lease is None or lease.holder != self._me:
+        if self._is_closed or self._is_stale or lease is None or lease.holder != self._me:
             return False
         return lease.expires_at - now > KEPT_SECONDS or self._renew(now)
 
@@ -97,6 +99,10 @@ class QueueLedger:
         self.entries = dict(state.entries)
         self._is_stale = self._is_changed = False
         self.adoptions += 1
+
+    def close(self) -> None:
+        """Neither take nor keep the lease any more."""
+        self._is_closed = True
 
     def release(self) -> None:
         """Give the lease back, so that another controller need not wait for its end."""

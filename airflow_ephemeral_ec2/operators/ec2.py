@@ -55,7 +55,7 @@ from airflow_ephemeral_ec2.operators.run_form import follow_request, read_reques
 from airflow_ephemeral_ec2.operators.worker_ending import find_worker_reasons
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,8 @@ class EphemeralEC2Operator(BaseOperator):
         try:
             return self._execute(context)
         except EphemeralEC2Error as error:
-            if error.retryable:
+            # A later try may have the machine of an earlier one to adopt: it asks once more.
+            if error.retryable or (error.may_pass and context["ti"].try_number > 1):
                 raise
             # Without the trace of a library: the message says what to do.
             raise AirflowFailException(str(error)) from None
@@ -263,9 +264,9 @@ class EphemeralEC2Operator(BaseOperator):
                 return self._launched(context, event["jobkey"], event["attempt"], instance_id)
             return self._finish(context, event["jobkey"], event["attempt"])
         except EphemeralEC2Error as error:
-            if error.retryable:
+            # The job has ended and its outcome stands: a refusal to read it is tried again, too.
+            if error.retryable or error.may_pass:
                 raise
-            # Without the trace of a library: the message says what to do.
             raise AirflowFailException(str(error)) from None
 
     def _launched(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -18,6 +16,9 @@ from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.triggers.kills import begin_kill
+from airflow_ephemeral_ec2.triggers.outage import Outage
 from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
@@ -37,11 +38,6 @@ HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 USER_ACTION = "__airflow_user_action__"
 """What Airflow >= 3.3 cancels a trigger with whose task was marked, cleared or deleted
 (``_USER_ACTION_CANCEL_MSG`` in ``triggerer_job_runner``)."""
-
-_kills: set[asyncio.Future[None]] = set()
-"""Kills that are being done: asyncio itself holds them weakly."""
-_killers = ThreadPoolExecutor(16, thread_name_prefix="ephemeral-ec2-kill")
-"""Threads of their own: in the loop's few, kills and Airflow's log lines would wait for each other."""
 
 
 class EphemeralEC2Trigger(BaseTrigger):
@@ -90,7 +86,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         self.identity = identity or {}
         self.ends_at = ends_at
         self._is_in_doubt = False
-        self._killing: asyncio.Future[None] | None = None
+        self._killing: asyncio.Future[Exception | None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -131,7 +127,9 @@ class EphemeralEC2Trigger(BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         settings = await asyncio.to_thread(settings_from_airflow)
-        left = await asyncio.to_thread(self._seconds_left, settings)
+        left = await until_answered(
+            functools.partial(self._seconds_left, settings), self.log.info, settings.poll_seconds
+        )
         execution_timeout = asyncio.timeout(left)
         try:
             async with execution_timeout:
@@ -191,14 +189,15 @@ class EphemeralEC2Trigger(BaseTrigger):
         """End the attempt whose time is over; False when it has ended by itself."""
         if not self.kill_on_cancel:
             return True
-        kill = Kill("execution_timeout", by="Airflow")
+        kill, outage = Kill("execution_timeout", by="Airflow"), Outage()
         while True:
             try:
                 return await asyncio.to_thread(self._kill, settings, kill)
             except AwsError as error:
-                if not error.retryable:
+                if not error.may_pass:
                     raise
-                self.log.warning("execution_timeout is over; will try again to end it: %s", error)
+                for line in outage.note(error):
+                    self.log.warning("execution_timeout is over; %s", line)
                 await asyncio.sleep(settings.poll_seconds)
 
     def _kill(self, settings: Settings, kill: Kill) -> bool:
@@ -216,15 +215,19 @@ class EphemeralEC2Trigger(BaseTrigger):
             # ``triggerer_job_runner``): a kill that still waits for a thread must not be lost by it.
             await asyncio.shield(kill)
 
-    def _begin_kill(self) -> asyncio.Future[None] | None:
+    def _begin_kill(self) -> asyncio.Future[Exception | None] | None:
         """Let a thread end the attempt if nobody wants it any more; once, however often called."""
         if not (self.kill_on_cancel and self.identity):
             return None
         if self._killing is None:
-            work = functools.partial(contextvars.copy_context().run, self._kill_unless_deferred)
-            self._killing = asyncio.get_running_loop().run_in_executor(_killers, work)
-            _kills.add(self._killing)
-            self._killing.add_done_callback(_kills.discard)
+            heart = pulse()
+
+            def again() -> None:
+                # Minutes later, who knows less knows less: another triggerer may have it since.
+                self._is_in_doubt = self._is_in_doubt or heart.is_in_doubt()
+                self._kill_unless_deferred()
+
+            self._killing = begin_kill(self._kill_unless_deferred, again)
         return self._killing
 
     @property
@@ -239,12 +242,8 @@ class EphemeralEC2Trigger(BaseTrigger):
         return read_task_state(TaskIdentity(**self.identity))
 
     def _kill_unless_deferred(self) -> None:
-        try:
-            state = self._read_task_state()
-        except Exception:
-            # Unknown is no reason to kill: the machine's own limits still hold.
-            self.log.exception("cannot ask Airflow for the state of the task")
-            return
+        # Asked in each try. What raises is unknown, which is no reason to kill but one to ask again.
+        state = self._read_task_state()
         settings = settings_from_airflow()
         store = open_store(settings)
         if not is_abandoned(state, is_in_doubt=self._is_in_doubt) and not self._is_replaced(store):

@@ -23,27 +23,28 @@ def read_capacity() -> int:
     return 1_000
 
 
-def find_shortage(awaited: int, capacity: int, open_files: int) -> str | None:
+def find_shortages(waiting: int, capacity: int, open_files: int) -> dict[str, str]:
     """
-    Say what is too small for so many waiting tasks, or None.
+    Return what is too small for so many waiting tasks -> a sentence about it.
 
-    :param awaited: open attempts that tasks wait for, in all triggerers together
+    :param waiting: tasks that wait in this triggerer
     :param capacity: triggers that one triggerer takes
     :param open_files: soft limit of open files of this process; -1: none
     """
-    if awaited > capacity:
-        return (
-            f"{awaited} tasks wait and one triggerer takes {capacity}: the queue goes on for all, "
-            "but tasks beyond hear of their ends late; raise [triggerer] capacity, or run more "
-            "triggerers"
+    found = {}
+    if waiting >= capacity:
+        found["capacity"] = (
+            f"{waiting} tasks wait here and a triggerer takes {capacity}: this one is full. The "
+            "queue goes on for all, but tasks beyond hear of their ends late; raise [triggerer] "
+            "capacity, or run more triggerers"
         )
-    needed = min(awaited, capacity) + OPEN_FILES // 4
-    if 0 <= open_files < max(needed, OPEN_FILES):
-        return (
-            f"{open_files} open files are allowed and {max(needed, OPEN_FILES)} may be needed for "
-            f"{awaited} waiting tasks: raise the limit (ulimit -n)"
+    needed = max(waiting + OPEN_FILES // 4, OPEN_FILES)
+    if 0 <= open_files < needed:
+        found["open files"] = (
+            f"{open_files} open files are allowed and {needed} may be needed for "
+            f"{waiting} waiting tasks: raise the limit (ulimit -n)"
         )
-    return None
+    return found
 
 
 class Headroom:
@@ -53,14 +54,13 @@ class Headroom:
         self._told: set[str] = set()
         self._most = -1
 
-    def tell_if_short(self, awaited: int) -> None:
+    def tell_if_short(self, waiting: int) -> None:
         """Look again when more tasks wait than ever before."""
-        if awaited <= self._most:
+        if waiting <= self._most:
             return
-        self._most = awaited
+        self._most = waiting
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        shortage = find_shortage(awaited, read_capacity(), open_files)
-        kind = (shortage or "").partition(":")[0].lstrip("0123456789 ")
-        if shortage and kind not in self._told:
-            self._told.add(kind)
-            log.warning("%s", shortage)
+        for what, sentence in find_shortages(waiting, read_capacity(), open_files).items():
+            if what not in self._told:
+                self._told.add(what)
+                log.warning("%s", sentence)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ephemeral_ec2.exceptions import AwsUnavailableError, EphemeralEC2Error
+from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.ec2 import open_store
 from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.triggers.asking import until_answered
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
@@ -76,17 +77,15 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         yield event
 
     async def _wait(self, settings: Settings) -> JobStanding:
-        store = await asyncio.to_thread(open_store, settings)
         reference = JobReference(self.payer, self.job, self.business_date, self.jobkey)
         waiting = controller_task(settings)
         said_nothing_there = False
+
+        def look() -> JobStanding | None:
+            return find_standing(open_store(settings), reference)
+
         while True:
-            try:
-                standing = await asyncio.to_thread(find_standing, store, reference)
-            except AwsUnavailableError as error:
-                self.log.warning("cannot ask AWS, will ask again: %s", error)
-                await asyncio.sleep(self.poll_seconds)
-                continue
+            standing = await until_answered(look, self.log.info, self.poll_seconds)
             if standing is None:
                 if not said_nothing_there:
                     self.log.info("%s: nobody has asked for it yet", reference)

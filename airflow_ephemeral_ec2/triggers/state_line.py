@@ -8,6 +8,8 @@ import logging
 import weakref
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, CANNOT_ASK
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -58,11 +60,15 @@ class StateLine:
     ) -> None:
         self._write = write
         self._first_seconds, self._pause_seconds = first_seconds, pause_seconds
-        self._line = self._written = ""
+        self._line = self._written = self._story = ""
         self._changed = asyncio.Event()
 
     def tell(self, line: str) -> None:
         """Take a line of the story; what comes after the wait counts only when a wait was shown."""
+        if line == ANSWERS_AGAIN:
+            line = self._story
+        elif not line.startswith(CANNOT_ASK):
+            self._story = line
         is_shown = line.startswith(_WAITS) or bool(self._written)
         self._line = line if is_shown else ""
         self._changed.set()

@@ -10,7 +10,7 @@ from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.spec import Limits, LockFile
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 

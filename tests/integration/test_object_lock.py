@@ -13,7 +13,7 @@ from airflow_ephemeral_ec2.hooks.reaper_fleet import ReaperFleet
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.model.spec import Limits, LockFile
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 BUCKET, ENVIRONMENT = "locked-records", "locked"

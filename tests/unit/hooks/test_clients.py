@@ -2,11 +2,15 @@
 
 import io
 
+import boto3
 import botocore.utils
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
 from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks import ec2
 from airflow_ephemeral_ec2.hooks.clients import clients_from_environment, parse_time
 
@@ -41,25 +45,175 @@ def test_a_launch_is_sent_once_however_it_fails(launch):
     assert len(sent) == 1
 
 
-def test_clients_are_made_again_only_when_the_connection_has_changed(monkeypatch):
-    made, now, uri = [], [0.0], ["aws://one"]
-    monkeypatch.setattr(ec2.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(ec2.EphemeralEC2Hook, "fingerprint", lambda _self: uri[0])
-    monkeypatch.setattr(
-        ec2.EphemeralEC2Hook, "make_clients", lambda _self: made.append(1) or object()
-    )
-    ec2.forget_clients()
+NOT_FOUND = AirflowNotFoundException("The conn_id `aws_x` isn't defined")
+BROKEN = PermissionError("the API server says 403")
 
+
+class Connections:
+    """Airflow's answers about connections, and the clients that are made of them."""
+
+    def __init__(self):
+        self.answer, self.now, self.looks = "one", 1.0, 0
+        self.has_credentials = True
+
+    def get_connection(self, conn_id):
+        self.looks += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return Connection(conn_id=conn_id, conn_type="aws", login=self.answer, password="x")
+
+    def get_session(self, hook, region_name):
+        """Stand in for boto3's session: who asks it for a client gets its access key."""
+        session = boto3.Session("key", "secret", region_name=region_name)
+        key = hook.conn_config.aws_access_key_id or "ambient"
+        session.client = lambda *_, **__: key
+        if not self.has_credentials:
+            session.get_credentials = lambda: None
+        return session
+
+    def keys_after(self, seconds, conn_id="aws_x"):
+        """Let time go by; return the access key that is used then."""
+        self.now += seconds
+        return ec2.connect(conn_id, "us-east-1")._source("s3", Config())
+
+
+@pytest.fixture
+def connections(monkeypatch):
+    found = Connections()
+
+    def get_session(hook, region_name):
+        return found.get_session(hook, region_name)
+
+    monkeypatch.setattr(ec2, "_known", {})
+    monkeypatch.setattr(ec2.time, "monotonic", lambda: found.now)
+    monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_connection", found.get_connection)
+    monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_session", get_session)
+    return found
+
+
+def test_clients_are_made_again_only_when_the_connection_has_changed(connections):
+    assert connections.keys_after(0) == "one"
     first = ec2.connect("aws_x", "us-east-1")
-    now[0] += ec2.CLIENTS_SECONDS + 1
+    assert connections.keys_after(ec2.CLIENTS_SECONDS + 1) == "one"
+    connections.answer = "two"
+    assert connections.keys_after(1) == "one"
     assert ec2.connect("aws_x", "us-east-1") is first
-    uri[0] = "aws://two"
-    assert ec2.connect("aws_x", "us-east-1") is first
-    now[0] += ec2.CLIENTS_SECONDS + 1
-    assert ec2.connect("aws_x", "us-east-1") is not first
-    ec2.forget_clients()
+    assert connections.keys_after(ec2.CLIENTS_SECONDS) == "two"
 
-    assert len(made) == 2
+
+@pytest.mark.parametrize("conn_id", ["aws_x", "aws_default"])
+@pytest.mark.parametrize("answer", [NOT_FOUND, BROKEN])
+def test_clients_of_a_connection_that_airflow_does_not_find_now_are_kept(
+    connections, answer, conn_id
+):
+    """Its API server is busy; keys that boto3 finds by itself may be another account's."""
+    connections.keys_after(0, conn_id)
+    connections.answer = answer
+    assert connections.keys_after(ec2.CLIENTS_SECONDS, conn_id) == "one"
+    connections.answer = "two"
+    assert connections.keys_after(ec2.DOUBT_SECONDS - 1, conn_id) == "one"
+    assert connections.keys_after(1, conn_id) == "two"
+
+
+def test_a_connection_that_stays_away_is_believed_to_be_gone(connections):
+    for conn_id in ("aws_default", "aws_x"):
+        connections.keys_after(0, conn_id)
+    connections.answer = NOT_FOUND
+    connections.now += ec2.CLIENTS_SECONDS
+    for conn_id in ("aws_default", "aws_x"):
+        assert connections.keys_after(0, conn_id) == "one"
+    connections.now += ec2.BELIEVED_SECONDS - 1
+    for conn_id in ("aws_default", "aws_x"):
+        assert connections.keys_after(0, conn_id) == "one"
+    connections.now += ec2.DOUBT_SECONDS
+    assert connections.keys_after(0, "aws_default") == "ambient"
+    with pytest.raises(AccessError, match=r"'aws_x': is not defined\. Create it"):
+        connections.keys_after(0)
+
+
+def test_a_connection_that_comes_back_begins_its_absence_anew(connections):
+    connections.keys_after(0)
+    for answer in (NOT_FOUND, "one", NOT_FOUND):
+        connections.answer = answer
+        assert connections.keys_after(ec2.CLIENTS_SECONDS) == "one"
+
+
+def test_a_default_connection_that_is_not_there_at_first_is_soon_looked_for_again(connections):
+    connections.answer = NOT_FOUND
+    assert connections.keys_after(0, "aws_default") == "ambient"
+    connections.answer = "one"
+    assert connections.keys_after(ec2.DOUBT_SECONDS, "aws_default") == "one"
+
+
+def test_a_default_connection_that_nobody_ever_defined_is_looked_for_seldom(connections):
+    connections.answer = NOT_FOUND
+    for _ in range(int(2 * ec2.BELIEVED_SECONDS)):
+        connections.keys_after(1, "aws_default")
+    before = connections.looks
+    for _ in range(int(ec2.CLIENTS_SECONDS) - 1):
+        connections.keys_after(1, "aws_default")
+    assert connections.looks - before <= 1
+    assert len({ec2.connect("aws_default", "us-east-1")}) == 1
+
+
+def test_expired_clients_are_made_anew_of_the_connection_and_of_nothing_else(connections):
+    connections.keys_after(0, "aws_default")
+    first = ec2.connect("aws_default", "us-east-1")
+    ec2.renew_clients()
+    second = ec2.connect("aws_default", "us-east-1")
+    connections.answer = NOT_FOUND
+    ec2.renew_clients()
+
+    assert connections.keys_after(0, "aws_default") == "one"
+    assert second is not first
+    assert ec2.connect("aws_default", "us-east-1") is second
+
+
+def test_without_a_connection_boto3_searches_by_itself(connections):
+    assert connections.keys_after(0, None) == "ambient"
+    assert connections.looks == 0
+
+
+def test_no_clients_are_kept_that_found_no_credentials(connections):
+    """They would never look for them again; a metadata service may answer a minute late."""
+    connections.has_credentials = False
+    with pytest.raises(AccessError, match="no AWS credentials"):
+        connections.keys_after(0)
+
+    connections.has_credentials = True
+    assert connections.keys_after(1) == "one"
+
+
+def test_a_connection_is_looked_up_again_as_soon_as_aws_has_refused(connections):
+    """Somebody may be mending it."""
+    connections.keys_after(0)
+    first = ec2.connect("aws_x", "us-east-1")
+    ec2.doubt_clients()
+    assert connections.keys_after(1) == "one"
+    assert ec2.connect("aws_x", "us-east-1") is first
+    connections.answer = "two"
+    ec2.doubt_clients()
+    assert connections.keys_after(1) == "two"
+
+
+def test_a_connection_that_goes_between_two_looks_makes_no_clients(connections, monkeypatch):
+    monkeypatch.setattr(
+        ec2.EphemeralEC2Hook,
+        "fingerprint",
+        lambda _: setattr(connections, "answer", NOT_FOUND) or "f",
+    )
+
+    with pytest.raises(AccessError, match="is not defined"):
+        connections.keys_after(0, "aws_default")
+
+
+def test_airflow_that_cannot_be_asked_at_all_is_asked_again(connections):
+    connections.answer = BROKEN
+
+    with pytest.raises(AwsUnavailableError, match="look up Airflow connection 'aws_x'") as error:
+        connections.keys_after(0)
+
+    assert "403" not in str(error.value), "what Airflow says of a connection may hold its keys"
 
 
 def test_timestamps_are_read_as_botocore_reads_them():

@@ -8,6 +8,7 @@ from airflow_ephemeral_ec2.hooks.clock import BucketClock
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
+from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.model.plan import plan_entry
 from tests.unit.hooks.scripted import Turnable, name_of
 
@@ -209,6 +210,29 @@ def test_a_holder_that_takes_the_lease_back_between_two_passes_reads_the_queue_f
     assert len(fleet.requests) == 2
 
 
+def test_a_controller_that_is_closed_in_a_pass_launches_no_more_and_takes_no_lease(
+    make_host, store, ask
+):
+    """Its process ends: the lease that it gives back is not taken again behind its back."""
+    holder, heir = make_host(), make_host()
+    ask("a" * 40)
+    write_state = holder.store.write_state
+
+    def close_meanwhile(*args):
+        holder.controller.close()
+        return write_state(*args)
+
+    holder.store.write_state = close_meanwhile
+    holder.tick()
+    holder.tick()
+    holder.controller.release()
+
+    assert holder.fleet.asked.count("run") == 0
+    assert store.read_state()[0].lease is None
+    heir.tick()
+    assert heir.fleet.asked.count("run") == 1
+
+
 def test_a_pass_that_has_the_lease_again_lists_the_queue_anew(make_host, aws, fleet, store, ask):
     """Between two passes the lease was lost and given back: what the other has ended is over."""
     holder, heir = make_host(), make_host()
@@ -228,3 +252,15 @@ def test_a_pass_that_has_the_lease_again_lists_the_queue_anew(make_host, aws, fl
     assert written
     assert all(names == {running} for names in written)
     assert holder.controller.machine_of(ended) is None
+
+
+def test_who_is_closed_in_the_middle_of_a_pass_ends_it(store):
+    ledger = QueueLedger(store)
+    assert ledger.take_lease()
+    assert ledger.keep_lease()
+
+    ledger.close()
+
+    assert not ledger.keep_lease()
+    ledger.release()
+    assert store.read_state()[0].lease is None

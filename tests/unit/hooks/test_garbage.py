@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.garbage import (
     LEAST_WAITING,
+    MOST_COLLECTED,
     NEW_PART,
     TURNOVERS,
     Spared,
@@ -109,6 +110,17 @@ def test_all_is_looked_through_again_when_all_have_been_replaced_some_times():
         if spared.collected != before.collected:
             looked_through.append(arrived)
     assert looked_through == [1_000 * (1 + TURNOVERS), 1_000 * (1 + 2 * TURNOVERS)]
+
+
+def test_so_many_that_a_look_at_all_would_stop_the_loop_wait_for_it_until_they_are_fewer():
+    """0.7 s with 10,000; nothing else runs meanwhile."""
+    many = MOST_COLLECTED + 1
+    spared = Spared().next(many, many)
+    for arrived in range(2 * many, 30 * many, many):
+        spared = spared.next(many, arrived)
+    assert spared.collected == many
+    fewer = spared.next(MOST_COLLECTED, arrived + many)
+    assert fewer.collected == arrived + many
 
 
 def test_a_circle_that_was_set_aside_is_freed_after_some_turnovers():

@@ -13,9 +13,10 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
+from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.contract import code_key
-from airflow_ephemeral_ec2.exceptions import JobEndedError
+from airflow_ephemeral_ec2.exceptions import AccessError, BucketError, JobEndedError
 from airflow_ephemeral_ec2.links.ec2 import PLACE_KEY
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_copy_log
@@ -74,6 +75,23 @@ def end(store, trigger, verdict, **fields):
 
 def failed(code, budget=Budget.NONE):
     return Verdict(Outcome.JOB_FAILED, f"exit {code}", budget), {"exit_code": code}
+
+
+def test_a_refusal_to_read_the_outcome_is_tried_again(make_operator, make_context, deployment):
+    """The job has ended: who fails for good now, and is cleared, does its work a second time."""
+    trigger = defer(make_operator(), make_context()).trigger
+    refusal = {"Error": {"Code": "AccessDenied", "Message": "no"}}
+
+    def refuse(**_):
+        raise ClientError(refusal, "GetObject")
+
+    deployment.s3.meta.events.register("before-call.s3.GetObject", refuse, unique_id="refusal")
+    event = {"jobkey": trigger.jobkey, "attempt": 1, "outcome": "succeeded"}
+    try:
+        with pytest.raises(AccessError, match="AccessDenied"):
+            make_operator().execute_complete(make_context(), event)
+    finally:
+        deployment.s3.meta.events.unregister("before-call.s3.GetObject", unique_id="refusal")
 
 
 def test_execute_makes_three_writes_and_one_parameter_look_up(
@@ -249,6 +267,17 @@ def test_missing_settings_are_named_all_at_once(make_operator, make_context, mon
 
     for option in ("environment", "bucket", "region"):
         assert f"{option} is missing" in str(error.value)
+
+
+def test_a_later_try_that_is_refused_may_have_a_machine_to_adopt_and_asks_again(
+    make_operator, make_context, deployment, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", "no-such-bucket")
+    context = make_context()
+    context["ti"].try_number = 2
+
+    with pytest.raises(BucketError):
+        make_operator().execute(context)
 
 
 def test_a_missing_bucket_is_one_clear_line(make_operator, make_context, deployment, monkeypatch):

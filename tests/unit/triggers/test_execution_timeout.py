@@ -1,12 +1,15 @@
 """A deferred task's ``execution_timeout``: the trigger ends the attempt, whatever Airflow does."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from airflow_ephemeral_ec2.exceptions import AccessError
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome, Verdict
 from airflow_ephemeral_ec2.model.plan import plan_entry
 from airflow_ephemeral_ec2.model.record import Times, conclude
+from airflow_ephemeral_ec2.triggers import ec2
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 
 
@@ -42,6 +45,30 @@ def test_the_attempt_is_ended_when_the_time_is_over(record, store, nobody_acts):
     assert event == {"jobkey": record.jobkey, "attempt": 1, "timed_out": True}
     assert store.read_kill(f"{record.jobkey}-a1") == Kill("execution_timeout", by="Airflow")
     assert store.read_start_lock(record).revoked == "execution_timeout"
+
+
+def test_a_refusal_at_the_deadline_is_told_once_and_the_end_is_tried_again(
+    record, store, nobody_acts, monkeypatch
+):
+    said, tries, kill = [], [], ec2.kill_attempt
+
+    def refused_twice(*args):
+        tries.append(1)
+        if len(tries) < 3:
+            raise AccessError("write s3://records/x", "AWS says AccessDenied: no")
+        return kill(*args)
+
+    monkeypatch.setattr(ec2, "kill_attempt", refused_twice)
+    store.list_queue()
+    trigger = trigger_of(record, ends_at=store.clock.now())
+    trigger._log = SimpleNamespace(
+        info=lambda *_: None, warning=lambda text, *of: said.append(text % of)
+    )
+
+    assert asyncio.run(first_event(trigger))["timed_out"] is True
+    assert store.read_start_lock(record).revoked == "execution_timeout"
+    (line,) = said
+    assert line.startswith("execution_timeout is over; cannot ask AWS, will ask again: write")
 
 
 def test_a_trigger_that_comes_too_late_still_tells_what_is_over(record, store, nobody_acts):

@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 from airflow_ephemeral_ec2.triggers import state_line
+from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, CANNOT_ASK
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
 
 
@@ -53,6 +54,22 @@ def test_what_a_task_waits_for_is_written_when_it_changes():
 
     asyncio.run(story())
     assert page.lines == ["queued: behind zeta/member", "queued: first in line"]
+
+
+def test_an_outage_is_shown_until_it_is_over_and_then_what_was_waited_for():
+    page = Page()
+
+    async def story():
+        state = show(page)
+        async with state.showing():
+            for number, line in enumerate(
+                ("queued: first in line", f"{CANNOT_ASK}x", ANSWERS_AGAIN)
+            ):
+                state.tell(line)
+                await until(lambda number=number: len(page.lines) == number + 1)
+
+    asyncio.run(story())
+    assert page.lines == ["queued: first in line", f"{CANNOT_ASK}x", "queued: first in line"]
 
 
 def test_many_changes_are_one_line_until_the_pause_is_over():

@@ -5,9 +5,11 @@ import threading
 
 import pytest
 
+from airflow_ephemeral_ec2.exceptions import AwsUnavailableError
 from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.triggers import ec2
+from airflow_ephemeral_ec2.triggers import ec2, kills
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
+from airflow_ephemeral_ec2.triggers.pulse import Pulse
 
 IDENTITY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 
@@ -75,7 +77,7 @@ def test_a_job_that_nobody_awaits_lives(cancelled, record, store):
 def busy():
     """No thread is left for a kill until this is set."""
     free = threading.Event()
-    waiting = [ec2._killers.submit(free.wait, 30) for _ in range(ec2._killers._max_workers)]
+    waiting = [kills._threads.submit(free.wait, 30) for _ in range(kills._threads._max_workers)]
     yield free
     free.set()
     for one in waiting:
@@ -84,7 +86,7 @@ def busy():
 
 async def until_killed():
     async with asyncio.timeout(30):
-        while ec2._kills:
+        while kills._under_way:
             await asyncio.sleep(0.01)
 
 
@@ -167,3 +169,92 @@ def test_a_kill_is_done_once_however_often_it_is_told(record, store, monkeypatch
     asyncio.run(tell_twice())
 
     assert len(asked) == 1
+
+
+@pytest.fixture
+def outage(monkeypatch):
+    """S3 does not answer the first two kills; a state in the list is what Airflow says of each try."""
+    monkeypatch.setattr(kills, "FIRST_PAUSE_SECONDS", 0.001)
+    open_store, left = ec2.open_store, [1, 1]
+
+    def unavailable(settings):
+        if left:
+            left.pop()
+            raise AwsUnavailableError("read s3://records/x", "AWS says SlowDown: reduce your rate")
+        return open_store(settings)
+
+    monkeypatch.setattr(ec2, "open_store", unavailable)
+
+
+def play(monkeypatch, record, *states):
+    """Kill the attempt's trigger while Airflow says these, one after another, of its task."""
+    left = list(states)
+
+    def read(identity):
+        state = left.pop(0)
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    monkeypatch.setattr(ec2, "read_task_state", read)
+    trigger = EphemeralEC2Trigger(record.jobkey, 1, "aws_default", "us-east-1", identity=IDENTITY)
+
+    async def story():
+        await trigger.on_kill()
+        await until_killed()
+
+    asyncio.run(story())
+    assert left == []
+
+
+def test_a_kill_that_s3_does_not_take_is_done_when_it_answers(record, store, monkeypatch, outage):
+    play(monkeypatch, record, "failed", RuntimeError("API server is down"), "failed", "failed")
+
+    assert store.read_kill(f"{record.jobkey}-a1") is not None
+
+
+def test_a_task_that_waits_again_when_s3_answers_keeps_its_job(record, store, monkeypatch, outage):
+    play(monkeypatch, record, "failed", "failed", "deferred")
+
+    assert store.read_kill(f"{record.jobkey}-a1") is None
+
+
+def test_kills_that_are_tried_again_hold_no_thread(monkeypatch):
+    def fail():
+        raise AwsUnavailableError("read", "timeout")
+
+    async def story():
+        tries = [kills.begin_kill(fail, fail) for _ in range(2 * kills._threads._max_workers)]
+        await asyncio.gather(*tries)
+        async with asyncio.timeout(10):
+            assert await kills.begin_kill(lambda: None, fail) is None
+
+    monkeypatch.setattr(kills, "FIRST_PAUSE_SECONDS", 20.0)
+    asyncio.run(story())
+
+
+def test_a_kill_that_never_can_be_done_is_left_to_the_reaper(monkeypatch, caplog):
+    monkeypatch.setattr(kills, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(kills, "TRY_SECONDS", 0.005)
+
+    def fail():
+        raise AwsUnavailableError("read", "timeout")
+
+    async def story():
+        await kills.begin_kill(fail, fail)
+        await until_killed()
+
+    asyncio.run(story())
+
+    assert "the reaper or its own limits will: read: timeout" in caplog.text
+
+
+def test_a_later_try_of_a_triggerer_that_has_stalled_leaves_what_a_retry_may_adopt(
+    record, store, monkeypatch, outage
+):
+    """Another one may have gone on with the trigger meanwhile."""
+    monkeypatch.setattr(Pulse, "is_in_doubt", lambda _: True)
+
+    play(monkeypatch, record, "running", "running", "running")
+
+    assert store.read_kill(f"{record.jobkey}-a1") is None
