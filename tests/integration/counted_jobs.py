@@ -39,14 +39,20 @@ class CountingEngine(Engine):
 
     def counted(self, then="true", **changes):
         """Open an attempt whose job counts itself and then does something else."""
+        return self.open(command=self.count_and(then), **changes)
+
+    def count_and(self, then):
         # One file each: instances are different users, who may not write to each other's.
-        count = f"mktemp {self._folder}/run.XXXXXXXX"
-        return self.open(command=["sh", "-c", f"{count} && {then}"], **changes)
+        return ["sh", "-c", f"mktemp {self._folder}/run.XXXXXXXX && {then}"]
+
+    def new_file(self):
+        """Return a path that is not there, for a job to wait for."""
+        return self._folder / f"go-{time.monotonic_ns()}"
 
     @property
     def runs(self):
         """How often the work was done."""
-        return len(list(self._folder.iterdir()))
+        return len(list(self._folder.glob("run.*")))
 
     def renewed(self, events):
         """Make a controller that notes when it makes its clients anew."""

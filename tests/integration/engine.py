@@ -27,10 +27,13 @@ class Engine:
         self._runs = 0
 
     def open(self, lock=None, **changes):
+        return self.submit(self.order(lock, **changes))
+
+    def order(self, lock=None, **changes):
+        """Make what a new task instance asks for; ``submit`` it as often as the task is tried."""
         self._runs += 1
-        spec = self._make_spec(ami=AMI, **changes)
-        order = LaunchOrder(
-            spec=spec,
+        return LaunchOrder(
+            spec=self._make_spec(**{"ami": AMI} | changes),
             lock=lock or LockFile(),
             table="payers.yaml",
             table_version="t",
@@ -39,6 +42,8 @@ class Engine:
             epoch="e",
             business_date="2026-03-01",
         )
+
+    def submit(self, order):
         return open_attempt(self.store, self.fleet, order)
 
     def controller(self):

@@ -281,7 +281,8 @@ def test_O3_O5_L36_describe_that_fails_fails_no_task(engine, fault):
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_O9_s3_that_fails_for_a_while_fails_no_task(engine, method):
-    """S3 answers 503 to reads, or to writes, while the job runs."""
+    """S3 answers 503 to the engine's reads, or writes, while the job runs: longer than botocore
+    repeats a request by itself."""
     opened, controller = (
         engine.open(command=["sh", "-c", "echo begun; sleep 1"]),
         engine.controller(),
@@ -291,12 +292,14 @@ def test_O9_s3_that_fails_for_a_while_fails_no_task(engine, method):
     engine.cloud.add_fault(
         action="*",
         match={"Bucket": "records", "method": method},
+        by=":user/",  # not the machine, whose own patience has tests of its own
         code="SlowDown",
         http=503,
-        count=3,
+        count=8,
     )
 
     assert engine.wait(opened, controller).outcome == "succeeded"
+    assert engine.cloud.faults() == []
 
 
 def test_L6_L35_a_launch_that_fails_first_or_is_delivered_twice_gives_one_machine(engine):
@@ -310,6 +313,40 @@ def test_L6_L35_a_launch_that_fails_first_or_is_delivered_twice_gives_one_machin
     assert found.outcome == "succeeded"
     assert len(engine.machines(opened)) == 1
     assert len({call["params"]["ClientToken"] for call in engine.launches(opened)}) == 1
+
+
+def test_O8_a_report_that_may_not_be_read_is_no_missing_report(engine):
+    """S3 answers 403 to who reads the report of a dead machine, and 404 to nobody."""
+    opened, controller = engine.open(command=["true"]), engine.controller()
+    engine.cloud.add_fault(
+        action="*",
+        match={"Bucket": "records", "Key": "report.json$", "method": "GET"},
+        by=":user/",
+        code="AccessDenied",
+        http=403,
+        count=2,
+    )
+
+    found = engine.wait(opened, controller)
+
+    assert engine.cloud.faults() == []
+    assert (found.outcome, found.is_from_console) == ("succeeded", False)
+    assert [call for call in engine.cloud.calls("GetConsoleOutput")
+            if found.machine.instance_id in str(call["params"])] == []  # fmt: skip
+
+
+def test_B15_a_machine_without_an_address_ends_and_may_be_tried_again(engine):
+    """The machine runs and reaches nobody, as after an address conflict or with IPv6 only."""
+    engine.cloud.add_harm("network")
+    opened, controller = engine.open(command=["true"], boot_timeout="2s"), engine.controller()
+
+    found = engine.wait(opened, controller)
+
+    # The machine that gives up first says so on its console; else nobody hears of it.
+    assert found.outcome in ("setup_failed", "boot_timeout")
+    assert (found.budget, found.times.started) == ("infra", None)
+    assert engine.store.read_start_lock(opened.record).instance_id is None
+    assert engine.cloud.states(found.machine.instance_id)[-1] == "terminated"
 
 
 def test_K7_a_kill_after_the_report_leaves_the_success(engine):

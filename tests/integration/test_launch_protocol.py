@@ -1,13 +1,17 @@
 """The launch protocol against an EC2 that refuses, throttles, forgets and loses its answers."""
 
 import re
+import secrets
+from urllib.parse import parse_qsl
 
 import pytest
 from botocore.httpsession import URLLib3Session
 
+from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.queue import UNAVAILABLE_SECONDS
 from tests.integration.counted_jobs import CountingEngine
+from tests.integration.engine import AMI
 
 NO_CAPACITY = "InsufficientInstanceCapacity"
 SPOT_FIRST = {
@@ -406,6 +410,156 @@ def test_L36_a_region_that_does_not_answer_is_asked_until_max_wait_and_no_other(
     assert (found.outcome, engine.runs) == ("wait_timeout", 0)
     assert engine.store.read_start_lock(opened.record).revoked
     assert len([line for line in controller.story_of(opened.name) if "no answer" in line]) <= 1
+
+
+@pytest.mark.parametrize(
+    "shown", ["--+--", "+-+-+-", "-" * 2 + "+"], ids=["rarely", "in turn", "late"]
+)
+def test_O11_a_machine_that_ec2_shows_now_and_then_is_not_gone(engine, sightings, shown):
+    """DescribeInstances shows the machine, and does not, and does, in one full look after another;
+    it is old enough to be gone."""
+    go = engine.new_file()
+    opened = engine.counted(f"while [ ! -e {go} ]; do sleep 0.1; done", max_runtime="5h")
+    controller = engine.launch(opened)
+    engine.wait_for_lock(opened)
+    engine.store.clock.ahead += 3_700
+    is_hidden = []
+
+    def hide(body):
+        empty = rb"<reservationSet/>"
+        return (
+            re.sub(rb"<reservationSet>.*</reservationSet>", empty, body, flags=16)
+            if is_hidden
+            else body
+        )
+
+    sightings.spoil(hide, times=1_000)
+    for look in shown:
+        is_hidden[:] = ["hidden"] * (look == "-")
+        engine.store.clock.ahead += 61
+        assert controller.follow([opened.name]) == {}
+    is_hidden.clear()
+    go.touch()
+    found = engine.wait(opened, controller)
+
+    assert_ran_once(engine, opened, found)
+    assert engine.launch_calls(opened) == [(0, None)]
+
+
+@pytest.mark.parametrize("kind", ["expired token", "repeated page"])
+def test_O15_a_look_that_breaks_off_is_no_look(engine, sightings, kind):
+    """DescribeInstances says that the page token has expired, or gives a page twice."""
+    opened, controller = engine.counted("sleep 1", max_runtime="5h"), engine.controller()
+    controller.tick()
+    engine.wait_for_lock(opened)
+    engine.store.clock.ahead += 3_700
+    if kind == "expired token":
+        engine.cloud.add_fault(
+            action="DescribeInstances", code="InvalidNextToken", http=400, count=5
+        )
+    else:
+        twice = rb"<reservationSet>\1\1</reservationSet>"
+        sightings.spoil(
+            lambda body: re.sub(rb"<reservationSet>(.*)</reservationSet>", twice, body, flags=16),
+            times=5,
+        )
+    for _ in range(5):
+        engine.store.clock.ahead += 61
+        controller.tick()
+
+    found = engine.wait(opened, controller)
+
+    assert_ran_once(engine, opened, found)
+    assert engine.launch_calls(opened) == [(0, None)]
+
+
+def test_L16_an_attempt_that_was_launched_two_days_ago_is_not_launched_again(engine):
+    """EC2 has forgotten the client token; whoever launched is gone, and another takes over."""
+    go = engine.new_file()
+    opened = engine.counted(f"while [ ! -e {go} ]; do sleep 0.1; done", max_runtime="5d")
+    machine = engine.launch(opened).machine_of(opened.name)
+    engine.wait_for_lock(opened)
+    engine.store.clock.ahead += 48 * 3_600
+    heir = engine.controller()
+    for _ in range(3):
+        heir.tick()
+        engine.store.clock.ahead += 61
+    assert heir.machine_of(opened.name) == machine
+    go.touch()
+
+    found = engine.wait(opened, heir)
+
+    assert_ran_once(engine, opened, found)
+    assert engine.launch_calls(opened) == [(0, None)]
+
+
+def test_L23_the_image_of_the_record_is_launched_wherever_its_parameter_points_now(engine):
+    """RunInstances fails; the SSM parameter of the AMI is moved before it is asked again."""
+    ssm, first = engine.cloud.client("ssm"), engine.fleet.resolve_image(AMI)
+    ssm.put_parameter(Name="/ours/ami", Value=first, Type="String", Overwrite=True)
+    engine.cloud.add_fault(action="RunInstances", code="InternalError", http=500)
+    opened, controller = engine.counted(ami="ssm:/ours/ami"), engine.controller()
+    controller.tick()
+    ssm.put_parameter(
+        Name="/ours/ami", Value="ami-0fedcba9876543210", Type="String", Overwrite=True
+    )
+
+    found = engine.wait(opened, controller)
+
+    assert_ran_once(engine, opened, found)
+    images = [call["params"]["ImageId"] for call in engine.launches(opened)]
+    assert images == [first, first]
+
+
+def test_L24_a_row_whose_user_data_is_too_long_is_refused_before_any_call(engine):
+    """A command that does not compress to 16,384 bytes."""
+    known = [key for key in engine.store.list_keys("demo/jobs/") if key.endswith("launch.json")]
+    before = len(engine.cloud.calls("RunInstances"))
+
+    with pytest.raises(ConfigurationError, match="16,384"):
+        engine.open(command=["echo", secrets.token_hex(20_000)])
+
+    engine.controller().tick()
+    keys = [key for key in engine.store.list_keys("demo/jobs/") if key.endswith("launch.json")]
+    assert (keys, engine.store.list_queue().entries) == (known, frozenset())
+    assert len(engine.cloud.calls("RunInstances")) == before
+
+
+@pytest.mark.parametrize("capacity_type", ["spot", "on-demand"])
+def test_L33_L37_E7_what_is_sent_leaves_nothing_and_takes_nobodys_reservation(
+    engine, launches, capacity_type
+):
+    """What EC2 receives: no persistent spot request, nobody's reservation, no disk that stays."""
+    bodies = []
+    launches.on("before-send", lambda request, **_: bodies.append(request.body))
+    opened = engine.counted(capacity_type=capacity_type)
+
+    found = engine.wait(opened)
+
+    assert_ran_once(engine, opened, found)
+    [sent] = [dict(parse_qsl(body)) for body in bodies]
+    assert sent["CapacityReservationSpecification.CapacityReservationPreference"] == "none"
+    spot = {name: value for name, value in sent.items() if "SpotInstanceType" in name}
+    assert list(spot.values()) == (["one-time"] if capacity_type == "spot" else [])
+    disks = {name: value for name, value in sent.items() if "DeleteOnTermination" in name}
+    assert disks
+    assert set(disks.values()) == {"true"}
+
+
+def test_E6_a_machine_that_stops_instead_of_ending_is_terminated(engine, launches):
+    """Somebody on the way changes the shutdown behaviour of RunInstances to ``stop``."""
+    launches.on(
+        "provide-client-params",
+        lambda params, **_: params | {"InstanceInitiatedShutdownBehavior": "stop"},
+    )
+    opened = engine.counted()
+
+    found = engine.wait(opened)
+
+    assert_ran_once(engine, opened, found)
+    states = engine.cloud.states(found.machine.instance_id)
+    assert "stopping" in states
+    assert states[-2:] == ["shutting-down", "terminated"]
 
 
 def test_L13_the_same_task_in_two_environments_shares_no_token(engine, cloud, make_spec):

@@ -24,6 +24,7 @@ def cloud():
 def engine(cloud, make_spec):
     engine = Engine(cloud, make_spec)
     engine.store.clock = SkippingClock()
+    engine.forget_refusals()  # and whose lease it was, in a time that this clock has not reached
     yield engine
     cloud.clear_faults()
     cloud.clear_harms()
@@ -154,3 +155,72 @@ def test_R15_a_spot_notice_and_then_the_end_is_an_interruption(engine, running):
     # What EC2 says afterwards would be the end of any other machine, too.
     assert found.machine.state_reason == "Client.InstanceInitiatedShutdown"
     assert found.exit_code == 0
+
+
+def sweep(engine, controller, opened, times):
+    """Let a minute pass before each of so many full looks; return the ending, if there is one."""
+    for _ in range(times):
+        engine.store.clock.ahead += 61
+        found = controller.follow([opened.name])
+        if found:
+            return found[opened.name]
+    return None
+
+
+@pytest.mark.parametrize(
+    ("code", "has_report", "outcome"),
+    [(0, True, "succeeded"), (37, True, "job_failed"), (0, False, "lost_status")],
+    ids=["success", "failure", "no report"],
+)
+def test_O6_when_ec2_has_forgotten_the_machine_the_bucket_decides(
+    engine, running, code, has_report, outcome
+):
+    """Airflow is away while the machine ends, and until EC2's record of it has vanished."""
+    opened, controller, machine = running(["sh", "-c", f"echo begun; sleep 0.5; exit {code}"])
+    if not has_report:
+        engine.cloud.kill(machine, "power-off")
+    engine.cloud.wait_for_state(machine, "terminated")
+    engine.cloud.kill(machine, "vanish")
+    assert engine.fleet.find_attempt(opened.jobkey, 1) == []
+    engine.store.clock.ahead += 3_601
+
+    found = sweep(engine, controller, opened, 6)
+
+    assert (found.outcome, found.machine.instance_id) == (outcome, machine)
+    assert len(engine.launches(opened)) == 1
+
+
+def test_O10_a_report_does_not_end_an_attempt_whose_machine_lives(engine, running):
+    """The report is there, and the machine runs on: it hangs on its way off."""
+    opened, controller, machine = running(max_runtime="1h")
+    forge(engine, opened, machine, exit_code=37)
+    engine.cloud.kill(machine, "hang")
+
+    assert sweep(engine, controller, opened, 4) is None
+    assert engine.cloud.instances()[machine] == "running"
+    engine.cloud.kill(machine, "host")
+    found = engine.wait(opened, controller)
+
+    assert (found.outcome, found.exit_code) == ("job_failed", 37)
+    assert engine.cloud.states(machine)[-1] == "terminated"
+
+
+def test_B18_a_machine_that_stays_pending_is_ended_and_may_be_tried_again(engine):
+    """EC2 leaves the machine pending for more than ten minutes."""
+    engine.cloud.add_harm("stuck-pending")
+    opened = engine.open(command=["true"], boot_timeout="30m")
+    controller = engine.launch(opened)
+    machine = controller.machine_of(opened.name)
+    engine.store.clock.ahead += 590
+    controller.tick()
+    assert engine.cloud.instances()[machine] == "pending"
+    engine.store.clock.ahead += 61  # only a full look asks for pending machines
+    controller.tick()
+    engine.cloud.wait_for_state(machine, "terminated")
+
+    found = sweep(engine, controller, opened, 8)
+
+    assert (found.outcome, found.budget) == ("infra_failed", "infra")
+    assert "pending" in found.reason
+    assert engine.cloud.states(machine) == ["pending", "shutting-down", "terminated"]
+    assert engine.store.read_start_lock(opened.record).revoked == "stuck_pending"

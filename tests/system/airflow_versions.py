@@ -160,7 +160,12 @@ class AirflowThree(Airflow):
         )  # fmt: skip
 
     def run_once_more(self, dag_id, run_id, task_id):
-        """There is no way: the API server starts a task instance once."""
+        """
+        Do nothing: there is no way.
+
+        There is no ``tasks run``, and the API server answers a second start of a task instance with
+        409 (``ti_run`` of the execution API starts what is queued or restarting).
+        """
 
 
 class AirflowTwo(Airflow):

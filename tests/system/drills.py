@@ -52,6 +52,9 @@ class Result:
     """What one round left."""
 
     kills: tuple[Kill, ...]
+    """As planned."""
+    done: tuple[Kill, ...]
+    """Those that ended a process: where nobody runs a task, no worker can be killed."""
     seconds: float
     attempts: int
     outcomes: dict
@@ -139,11 +142,12 @@ class Drill:
         """Run ten jobs, kill on the way, wait until all is quiet, and look."""
         kills = plan_round(number, self._chance)
         run_id, began = f"round-{number}", time.monotonic()
-        known = set(self._attempts())
+        known, done = set(self._attempts()), []
         self.airflow.trigger("drill", run_id, f"2026-03-{number % 28 + 1:02}")
         for kill in kills:
             time.sleep(max(began + kill.after - time.monotonic(), 0))
-            self._kill(kill)
+            if self._kill(kill):
+                done.append(kill)
         with contextlib.suppress(ServiceError):  # what has not ended then is a finding
             wait_until(lambda: self._is_quiet(run_id), seconds, "the round to end")
         attempts = {key: found for key, found in self._attempts().items() if key not in known}
@@ -156,6 +160,7 @@ class Drill:
         )
         return Result(
             kills=kills,
+            done=tuple(done),
             seconds=time.monotonic() - began,
             attempts=sum(map(len, attempts.values())),
             outcomes=dict(Counter(one for found in attempts.values() for one in found)),
@@ -189,33 +194,35 @@ class Drill:
     # -- killing
 
     def _kill(self, kill):
+        """Return whether it ended a process."""
         components = self.airflow.components
         if kill.victim == "worker":
-            self._kill_worker()
-            return
+            return self._kill_worker()
         victims = list(PARTS) if kill.victim == "all at once" else [kill.victim]
         if kill.victim == "all at once":
             # As when the host goes: the workers, too.
             for name in victims:
                 for pid in components.services[name].descendants:
                     _end(pid)
-        for name in victims:
-            components.kill(name)
+        ended = sum(components.kill(name) for name in victims)
         wait_until(
             lambda: all(components.services[name].has_ended for name in victims), 10, "its end"
         )
         time.sleep(kill.away)
         for name in victims:
             components.start_part(name)
+        return ended > 0
 
     def _kill_worker(self):
-        """Kill a process that runs a task: the task alone, or with who supervises it."""
-        with contextlib.suppress(ServiceError):  # nobody runs a task now
+        """Kill a process that runs a task, alone or with who supervises it; False without any."""
+        try:
             workers = wait_until(self._workers_with_tasks, 10, "a worker whose task has begun")
-            worker = self._chance.choice(workers)
-            tasks = descendants(worker)
-            for pid in [worker, *tasks] if self._chance.random() < 0.5 else tasks:
-                _end(pid)
+        except ServiceError:  # nobody runs a task now
+            return False
+        worker = self._chance.choice(workers)
+        tasks = descendants(worker)
+        victims = [worker, *tasks] if self._chance.random() < 0.5 else tasks
+        return sum(map(_end, victims)) > 0
 
     def _workers_with_tasks(self):
         """
@@ -238,8 +245,12 @@ class Drill:
 
 
 def _end(pid):
-    with contextlib.suppress(ProcessLookupError):
+    """Return whether there was such a process."""
+    try:
         os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 HEADER = (
@@ -249,7 +260,9 @@ HEADER = (
 
 def render(number, result):
     """One line of the table, and one for each finding."""
-    kills = ", ".join(map(str, result.kills))
+    kills = ", ".join(
+        str(kill) if kill in result.done else f"{kill} (nobody there)" for kill in result.kills
+    )
     outcomes = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
     counts = f"{len(result.doubles):>7}  {len(result.lost):>4}  {len(result.orphans):>7}"
     line = (
@@ -259,6 +272,12 @@ def render(number, result):
     return "\n".join(
         [line, *(f"       {kind}: {one}" for kind, found in findings.items() for one in found)]
     )
+
+
+def count_kills(results):
+    """Say how many of the planned kills ended a process."""
+    done, planned = (sum(len(one.done) for one in results), sum(len(one.kills) for one in results))
+    return f"{done} of {planned} planned kills"
 
 
 def run_rounds(count, number, home, lease_seconds=None, tell=print):
@@ -294,7 +313,10 @@ def main(argv=None):
         return 1
     if not all(result.is_clean for result in results):
         return EXIT_FINDINGS
-    print(f"{len(results)} rounds, {JOBS * len(results)} jobs: 0 doubles, 0 lost, 0 orphans")
+    print(
+        f"{len(results)} rounds, {JOBS * len(results)} jobs, {count_kills(results)}: "
+        "0 doubles, 0 lost, 0 orphans"
+    )
     shutil.rmtree(home)
     return 0
 

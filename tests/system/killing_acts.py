@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+from tests.system.killing_paths import REAP_SECONDS
 from tests.system.killing_world import (
     DATE,
     RUN,
@@ -15,8 +16,6 @@ from tests.system.killing_world import (
 )
 from tests.system.services import wait_until
 
-REAP_SECONDS = 20.0
-"""Between two runs of the reaper here; its DAG says five minutes."""
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL, as Airflow's own supervisor has it."""
 STARTS = "SELECT task_id, start_date FROM task_instance WHERE dag_id = %s"

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 
 BYSTANDERS = "bystanders"
+GOAL_SECONDS = 10.0
+"""From the user's action to ``shutting-down``, for as long as a controller lives."""
+AIRFLOW_LOOKS_SECONDS = 15.0
+"""``[scheduler] trigger_timeout_check_interval``, as Airflow has it."""
+REAP_SECONDS = 20.0
+"""Between two runs of the reaper here; its DAG says five minutes."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class Path:
     is_kill: bool = True
     """False: Airflow does as if it killed, and every job must live on."""
     bound: str = "<= 10 s"
+    bound_seconds: float | None = GOAL_SECONDS
+    """What p99 must not exceed; None where nobody may be killed."""
     pause: float = 0.0
     """Seconds between two kills: each worker ends its own job, and two cores have no more to give."""
 
@@ -53,6 +61,7 @@ PATHS = (
         "trigger or worker",
         timeout="deferral",
         bound="Airflow looks every 15 s (`trigger_timeout_check_interval`)",
+        bound_seconds=AIRFLOW_LOOKS_SECONDS + GOAL_SECONDS,
     ),
     Path(
         "sigterm", "SIGTERM to the worker, no retries left", "worker", deferrable=False, pause=4.0
@@ -65,6 +74,7 @@ PATHS = (
         retries=3,
         is_kill=False,
         bound="never",
+        bound_seconds=None,
     ),
     Path(
         "stalled",
@@ -72,11 +82,13 @@ PATHS = (
         "nobody",
         is_kill=False,
         bound="never",
+        bound_seconds=None,
     ),
     Path(
         "down",
         "mark failed while every triggerer is down",
         "reaper, at its second sighting",
         bound="two periods of the reaper",
+        bound_seconds=2 * REAP_SECONDS + GOAL_SECONDS,
     ),
 )

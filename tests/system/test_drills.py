@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.drills import KINDS, find_doubles, find_lost, plan_round, render, run_rounds
+from tests.system.drills import (
+    KINDS,
+    Kill,
+    Result,
+    count_kills,
+    find_doubles,
+    find_lost,
+    plan_round,
+    render,
+    run_rounds,
+)
 
 KEY = "0123456789abcdef"
 
@@ -29,6 +39,7 @@ def test_nothing_is_doubled_lost_or_left_when_parts_of_airflow_are_killed():
     table = "\n".join(render(one, result) for one, result in enumerate(results))
     assert all(result.is_clean for result in results), f"logs: {home}\n{table}"
     assert all(result.attempts >= 10 for result in results)
+    assert all(result.done for result in results), f"nobody was killed\n{table}"
     shutil.rmtree(home)
 
 
@@ -72,3 +83,12 @@ def test_five_rounds_kill_every_kind_of_process():
     killed = {kill.victim for number in range(5) for kill in plan_round(number, chance)}
 
     assert killed == set(KINDS)
+
+
+def test_a_kill_that_met_nobody_is_not_counted():
+    kills = (Kill("worker", 1.0, 0.0), Kill("triggerer", 2.0, 0.0))
+    result = Result(kills=kills, done=kills[1:], seconds=60.0, attempts=10,
+                    outcomes={"succeeded": 10}, doubles=(), lost=(), orphans=())  # fmt: skip
+
+    assert count_kills([result, result]) == "2 of 4 planned kills"
+    assert "worker 1.0s (nobody there), triggerer 2.0s; 10 succeeded" in render(0, result)

@@ -1,10 +1,12 @@
 """The list of seeded bugs fits the code: a bug that cannot be planted proves nothing."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import airflow_ephemeral_ec2
+from tests.seeded_bugs import RAN_OUT_OF_TIME, read_answer
 from tests.seeded_bugs_list import SEEDED_BUGS
 
 PACKAGE = Path(airflow_ephemeral_ec2.__file__).parent
@@ -32,3 +34,27 @@ def test_no_two_seeded_bugs_have_the_same_name():
     names = [bug.name for bug in SEEDED_BUGS]
 
     assert sorted(set(names)) == sorted(names)
+
+
+def test_no_two_seeded_bugs_are_the_same_bug():
+    """Equal but for their names, or for blanks."""
+    bugs = Counter(
+        (bug.file, " ".join(bug.old.split()), " ".join(bug.new.split())) for bug in SEEDED_BUGS
+    )
+
+    assert [bug for bug, count in bugs.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "red", "problem"),
+    [
+        (1, "..F\nFAILED tests/unit/a.py::test_b[c] - assert 1 == 2\n", "test_b[c]", ""),
+        (0, "3 passed\n", "", "SURVIVED"),
+        (2, "ERROR tests/unit/a.py\n1 error\n", "", "tests could not run: ['1 error']"),
+        (None, "", "", RAN_OUT_OF_TIME),
+        (1, "FAILED tests/a.py::test_b - Failed: Timeout (>120.0s) from pytest-timeout.\n", "",
+         RAN_OUT_OF_TIME),
+    ],
+)  # fmt: skip
+def test_only_a_test_that_says_so_finds_a_bug(code, output, red, problem):
+    assert read_answer(code, output) == (red, problem)
