@@ -8,12 +8,14 @@ import contextlib
 import contextvars
 import functools
 import logging
+import random
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.garbage import SparedHeap
+from airflow_ephemeral_ec2.model.watch import spread
 from airflow_ephemeral_ec2.triggers.headroom import Headroom
 from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, Outage
 
@@ -219,7 +221,8 @@ class ControllerTask:
         for line in self._outage.end():
             log.warning("%s", line)
         await self._for_all(lambda waiter: self._serve(controller, waiter, ended))
-        return self._choose_pause(controller)
+        chance = random.random()  # noqa: S311 - no secret
+        return spread(self._choose_pause(controller), chance)
 
     async def _back_off(self, error: AwsError, pause: float) -> float:
         """Tell those who wait what is unknown and why; return the seconds until the next try."""

@@ -36,7 +36,7 @@ def lay_out(folder, runs, queue_url):
         "payers": {"acme": {}},
     }
     (folder / "payers.yaml").write_text(json.dumps(table, indent=1), encoding="utf-8")
-    (folder / "dag_factory/files.py").write_text(DAG_FILE, encoding="utf-8")
+    (folder / "files_dag.py").write_text(DAG_FILE, encoding="utf-8")
 
 
 def count_work(runs):

@@ -29,6 +29,7 @@ class World:
     def __init__(self, airflow, cloud, home, engine):
         self.airflow, self.cloud, self.engine = airflow, cloud, engine
         self.home, self.runs = home, home / "runs"
+        self._commands = {}
 
     def traces(self, payer):
         return {key[1:]: times for key, times in read_traces(self.runs).items() if key[0] == payer}
@@ -66,19 +67,19 @@ class World:
                         found.append(record)
         return found
 
-    def backfill(self, dag_id, behavior, *more, dates=(DATES[0], DATES[-1])):
+    def begin_backfill(self, dag_id, behavior, *more, dates=(DATES[0], DATES[-1])):
         """Begin the command as a person does; ``await_backfills`` waits for what comes of it."""
-        return self.airflow.components.command(
+        self._commands[dag_id] = self.airflow.components.command(
             "backfill", "create", "--dag-id", dag_id, "--from-date", dates[0],
             "--to-date", f"{dates[-1]}T23:00:00", "--reprocess-behavior", behavior, *more,
         )  # fmt: skip
 
-    def await_backfills(self, **commands):
-        """Wait for commands and then for all runs of their payers; by payer."""
-        for command in commands.values():
-            command.wait(120)
-        for payer in commands:
-            self.await_runs(f"payer_{payer}")
+    def await_backfills(self, *dag_ids):
+        """Wait for the commands that were begun, and then for all runs of their DAGs."""
+        for dag_id in dag_ids:
+            self._commands.pop(dag_id).wait(120)
+        for dag_id in dag_ids:
+            self.await_runs(dag_id)
 
     def await_runs(self, dag_id):
         """Wait until no run of a DAG is under way and no backfill is open."""
