@@ -46,6 +46,8 @@ class ReapResult:
     """Resource id -> why it could not be ended."""
     is_dry_run: bool
     is_bucket_readable: bool
+    is_remembered: bool = True
+    """The next run of the reaper will know what this one saw."""
     new_orphans: tuple[Finding, ...] = ()
     """Those that nobody was told about yet."""
 
@@ -82,7 +84,7 @@ class Reaper:
         """
         first = self.make_pass(is_dry_run=is_dry_run)
         is_old = any(one.reason is Suspicion.TOO_OLD for one in first.plan.suspects)
-        if first.is_bucket_readable or not is_old:
+        if first.is_remembered or not is_old:
             return [first]
         self._sleep(self._patience[Suspicion.TOO_OLD] + 1)
         return [first, self.make_pass(is_dry_run=is_dry_run)]
@@ -103,13 +105,17 @@ class Reaper:
         told = set(self._memory.alerted)
         fresh = tuple(one for one in plan.orphans if one.resource_id not in told)
         told |= set() if is_dry_run else {one.resource_id for one in fresh}
-        self._remember(plan, now, told, is_dry_run=is_dry_run)
+        forgotten = self._remember(plan, now, told, is_dry_run=is_dry_run)
+        if forgotten and is_readable and plan.suspects:
+            alarms = (*alarms, forgotten)
         for line in (*alarms, *(f"{one}: {why}" for one, why in problems.items())):
             log.error("%s", line)
         region = self._fleet.region
+        is_remembered = is_readable and not forgotten
         return ReapResult(
-            region, len(machines), plan, alarms, problems, is_dry_run, is_readable, fresh
-        )
+            region, len(machines), plan, alarms, problems, is_dry_run, is_readable,
+            is_remembered, fresh,
+        )  # fmt: skip
 
     def _find_leftovers(self) -> list[str]:
         try:
@@ -158,15 +164,23 @@ class Reaper:
         others = [one.resource_id for one in plan.orphans if one.reason is not Suspicion.STUCK]
         return self._fleet.end(others) | self._fleet.end(stuck, force=True)
 
-    def _remember(self, plan: ReapPlan, now: float, told: set[str], *, is_dry_run: bool) -> None:
+    def _remember(
+        self, plan: ReapPlan, now: float, told: set[str], *, is_dry_run: bool
+    ) -> str | None:
+        """Keep what was seen for the next run; return what keeps it from being kept."""
         kept = tuple(sorted(told & set(plan.sightings)))
         self._memory = Sightings(of=dict(plan.sightings), alerted=kept, passed_at=now)
         if is_dry_run:
-            return
+            return None
         try:
             self._notes.write_sightings(self._fleet.region, self._memory)
         except AwsError as error:
             log.warning("cannot remember what was seen in the bucket: %s", error)
+            return (
+                "what was seen cannot be kept in the bucket, so the next run of the reaper begins "
+                f"anew and ends only what is too old: {error}"
+            )
+        return None
 
 
 def describe_pass(result: ReapResult) -> list[str]:

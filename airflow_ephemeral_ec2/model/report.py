@@ -70,6 +70,8 @@ def read_report(body: bytes | None, expected: Expected) -> Report | str | None:
     wanted = (expected.jobkey, expected.attempt, expected.nonce, expected.instance_id)
     if named != wanted:
         return "the report names another job, attempt, nonce or instance"
+    if found.get("v", contract.CONTRACT_VERSION) != contract.CONTRACT_VERSION:
+        return f"the report has schema version {found['v']!r:.20}, not {contract.CONTRACT_VERSION}"
     if not _is_well_formed(found):
         return "the report has fields of the wrong type"
     return _report(found, kind, text)

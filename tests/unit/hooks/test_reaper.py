@@ -237,6 +237,25 @@ def test_without_the_bucket_age_still_counts_after_a_second_look(shown, denied):
     assert "EC2's word only" in describe_pass(second)[0]
 
 
+def test_what_is_too_old_is_ended_also_where_the_bucket_can_be_read_and_not_written(
+    shown, store, monkeypatch
+):
+    """Each run is a process of its own and would see everything for the first time, for ever."""
+
+    def refuse(*_, **__):
+        raise AccessError("write s3://records", "AWS says AccessDenied", "")
+
+    monkeypatch.setattr(ReaperStore, "write_sightings", refuse)
+    shown.machines = [machine(age=90_000.0)]
+
+    first, second = Reaper(shown, store, sleep=shown.later).reap()
+
+    assert shown.ended == ["i-1"]
+    assert first.is_bucket_readable
+    assert "cannot be kept in the bucket" in first.alarms[-1]
+    assert second.problems == {}
+
+
 def test_without_the_bucket_and_without_suspects_nobody_waits(shown, denied):
     shown.machines = [machine()]
 

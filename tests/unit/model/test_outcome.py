@@ -35,6 +35,15 @@ def dead(reason: str = "Client.InstanceInitiatedShutdown") -> Observation:
     return Observation("i-1", "terminated", reason)
 
 
+@pytest.mark.parametrize("version", [0, 99, "1", None])
+def test_a_report_of_another_schema_version_is_never_a_success(make_spec, version):
+    assert judge(make_spec(), dead(), report(v=1), MINE, None).outcome is Outcome.SUCCEEDED
+    verdict = judge(make_spec(), dead(), report(v=version), MINE, None)
+
+    assert verdict.outcome is Outcome.TAMPERED
+    assert "schema version" in verdict.reason
+
+
 @pytest.mark.parametrize("state", ["pending", "running", "shutting-down", "stopping", "stopped"])
 def test_nothing_is_concluded_while_the_machine_may_live(make_spec, state):
     verdict = judge(make_spec(), Observation("i-1", state), report(), MINE, None)
