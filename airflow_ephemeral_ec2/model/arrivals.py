@@ -47,7 +47,8 @@ def note_version(found: TableInForce | None, entry: QueueEntry) -> TableInForce:
     Note the table version that an entry brings: the one that was seen first last is in force.
 
     Workers that read two copies of a table bring its versions in turn. The newer stays in force,
-    and that they flap is noted; a table that was put back on purpose is in force after a while.
+    and that they flap is noted, until a newer one comes; a table that was put back on purpose is in
+    force after a while.
     """
     version, now = entry.table_version, entry.requested_at
     if found is None:
@@ -67,8 +68,6 @@ def note_version(found: TableInForce | None, entry: QueueEntry) -> TableInForce:
         limits=entry.limits,
         seen_at=now,
         older=dict(newest),
-        flapped_at=found.flapped_at,
-        flapped_with=found.flapped_with,
     )
 
 

@@ -156,3 +156,23 @@ def test_the_queue_is_listed_every_third_pass_and_at_once_for_a_name_that_is_new
 
     assert len(lists) == 3
     assert controller.machine_of(second)
+
+
+def test_an_order_whose_answer_was_lost_is_recorded_all_the_same(store, clock):
+    """botocore repeats the write, and S3 says that the object is there: it is our own."""
+    target = OrderTarget(payer="acme", job="claims")
+    order = QueueOrder(
+        action=OrderAction.HOLD, target=target, by="ops", reason="late", at=clock.now()
+    )
+    put, lost = store.s3.put_object, []
+
+    def put_twice(**request):
+        if "/queue/" in request["Key"] and not lost:
+            lost.append(put(**request))
+        return put(**request)
+
+    store.s3.put_object = put_twice
+
+    assert store.write_order(order)
+    assert any("/history/acme/claims/" in key for key in store.s3.objects)
+    assert not store.write_order(order.model_copy(update={"by": "somebody else"}))

@@ -63,6 +63,12 @@ def test_an_older_version_that_comes_again_flaps_and_changes_nothing():
     assert (table.flapped_at, table.flapped_with) == (3.0, "v1")
 
 
+def test_a_newer_version_is_not_said_to_flap():
+    table = arrive(("v1", 8, 1), ("v2", 96, 2), ("v1", 8, 3), ("v3", 64, 4))
+
+    assert (table.version, table.flapped_at) == ("v3", None)
+
+
 def test_a_version_that_was_put_back_is_in_force_after_a_while():
     later = 2 + ROLLBACK_SECONDS + 1
 
