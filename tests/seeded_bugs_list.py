@@ -55,6 +55,13 @@ SEEDED_BUGS = (
         ("tests/unit/hooks/test_unlaunched.py",),
     ),
     SeededBug(
+        "a report from before the start lock leaves the lock to another machine",
+        "hooks/endings.py",
+        "is_without = isinstance(self.report, Report) and self.report.phase in WITHOUT_LOCK",
+        "is_without = False",
+        ("tests/unit/hooks/test_unlaunched.py",),
+    ),
+    SeededBug(
         "a revoked start lock forgets why",
         "hooks/job_store.py",
         "        body |= write_verdict(verdict)\n",

@@ -90,6 +90,10 @@ class Concluding:
             marker, has_console = self._last_words.cross_check(name, observation, fleet)
         verdict = evidence.judge(record.spec, observation, marker)
         if verdict is not None:
+            reason = verdict.reason
+            if evidence.is_lock_free and not self._store.revoke_start_lock(record, reason, verdict):
+                # Another machine of this attempt has just taken it: the next look follows that one.
+                return
             report = evidence.report if isinstance(evidence.report, Report) else marker
             self.close(name, verdict, observation, report, has_console=has_console)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.contract import PHASE_SUPERSEDED, machine_prefix
+from airflow_ephemeral_ec2.contract import (
+    PHASE_CREDENTIALS,
+    PHASE_LOCK,
+    PHASE_SUPERSEDED,
+    machine_prefix,
+)
 from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.order import NOTHING_STALE
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict, judge
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.order import Staleness
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
     from airflow_ephemeral_ec2.model.spec import JobSpec
+
+WITHOUT_LOCK = frozenset({PHASE_CREDENTIALS, PHASE_LOCK, PHASE_SUPERSEDED})
+"""Who reports from here did not have the start lock: another machine of the attempt may have it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,12 @@ class Evidence:
         return None if holder == observation.instance_id else holder
 
     @property
+    def is_lock_free(self) -> bool:
+        """Whether the dead machine has said that it ended without a lock that nobody has."""
+        is_without = isinstance(self.report, Report) and self.report.phase in WITHOUT_LOCK
+        return is_without and self.lock is None
+
+    @property
     def holder_arn(self) -> str | None:
         """ARN of the instance that holds the start lock, as it says itself."""
         return (self.lock.arn if self.lock else "") or None
@@ -60,7 +74,7 @@ def collect_evidence(store: JobStore, record: LaunchRecord, observation: Observa
     expected = Expected(record.jobkey, record.attempt, record.nonce, observation.instance_id)
     body = store.read_report(observation.arn) if observation.arn else None
     report = read_report(body, expected)
-    if isinstance(report, Report) and not (report.interrupted or report.phase == PHASE_SUPERSEDED):
+    if isinstance(report, Report) and not (report.interrupted or report.phase in WITHOUT_LOCK):
         return Evidence(report)
     name = entry_name(record.jobkey, record.attempt)
     return Evidence(report, store.read_start_lock(record), store.read_kill(name))

@@ -19,7 +19,7 @@ from airflow_ephemeral_ec2.hooks.clients import Clients
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.hooks.job_store import JobStore
-from airflow_ephemeral_ec2.triggers.waiting import wait_in_this_thread
+from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 from tests.integration.waiter_process import PATH_STYLE
 
 

@@ -141,3 +141,33 @@ def test_a_boot_that_took_too_long_is_that_also_after_a_crash_before_the_kill_wa
     outcome, _ = follow_for(controller, record, clock, 400)
 
     assert (outcome.outcome, outcome.budget) == (Outcome.BOOT_TIMEOUT, Budget.INFRA)
+
+
+def test_B6_L30_a_report_from_before_the_start_lock_leaves_no_lock_for_another_machine(
+    controller, fleet, store, submit
+):
+    """EC2 launched two; one is refused the lock by S3, says so and dies."""
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0", exit_code=None, phase="lock", error="AccessDenied")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.SETUP_FAILED
+    assert store.read_start_lock(record).revoked
+
+
+def test_B6_L30_the_machine_that_has_the_lock_speaks_after_the_report_of_one_without(
+    controller, fleet, store, submit
+):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0", exit_code=None, phase="lock", error="AccessDenied")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    fleet.set("i-7", "running")
+    take_lock(store, record, "i-7")
+
+    assert outcome_of(controller, record) is None
+    report(store, record, "i-7")
+    fleet.set("i-7", "terminated")
+
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
