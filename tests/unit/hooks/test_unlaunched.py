@@ -149,7 +149,7 @@ def test_B6_L30_a_report_from_before_the_start_lock_leaves_no_lock_for_another_m
     """EC2 launched two; one is refused the lock by S3, says so and dies."""
     record = submit()
     controller.tick()
-    report(store, record, "i-0", exit_code=None, phase="lock", error="AccessDenied")
+    report(store, record, "i-0", exit_code=None, phase="lock", error={"kind": "access"})
     fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
 
     assert outcome_of(controller, record).outcome is Outcome.SETUP_FAILED
@@ -161,7 +161,7 @@ def test_B6_L30_the_machine_that_has_the_lock_speaks_after_the_report_of_one_wit
 ):
     record = submit()
     controller.tick()
-    report(store, record, "i-0", exit_code=None, phase="lock", error="AccessDenied")
+    report(store, record, "i-0", exit_code=None, phase="lock", error={"kind": "access"})
     fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
     fleet.set("i-7", "running")
     take_lock(store, record, "i-7")
