@@ -80,8 +80,8 @@ def read_job_logs(cloud, engine):
     return b"".join(found).decode()
 
 
-def stages(cloud, engine):
-    """Return {job: stage} of the payer whose jobs wait, as the queue state has them."""
+def stages(cloud, engine, payer="gus"):
+    """Return {job: stage} of a payer's open attempts, as the queue state has them."""
     s3 = cloud.client("s3")
     try:
         state = _read(s3, engine, f"{engine.environment}/queue-state.json")
@@ -89,8 +89,11 @@ def stages(cloud, engine):
         return {}
     found = {}
     for name, known in state.get("entries", {}).items():
-        entry = _read(s3, engine, f"{engine.environment}/queue/{name}.json")
-        if entry["payer"] == "gus":
+        try:
+            entry = _read(s3, engine, f"{engine.environment}/queue/{name}.json")
+        except s3.exceptions.NoSuchKey:
+            continue  # it has just been closed
+        if entry["payer"] == payer:
             found[entry["job"]] = known.get("stage", "waiting")
     return found
 

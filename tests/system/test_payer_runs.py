@@ -203,6 +203,7 @@ def test_a_waiting_task_shows_what_it_waits_for_as_its_xcom(world):
     # The alerts below are about others.
     world.airflow.mark(*waits, "failed")
     wait_until(lambda: world.airflow.run_state(*waits[:2]) in ENDED, 60, "the end of its run")
+    wait_until(lambda: not stages(world.cloud, world.engine, "cora"), 60, "the end of its attempt")
     assert ("report", WAITING) not in world.traces("cora")
 
 
