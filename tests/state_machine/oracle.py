@@ -33,6 +33,10 @@ class Oracle:
         self._requests: dict[str, str] = {}
         self._written_at: dict[str, float] = {}
         """Job -> when its newest success was recorded."""
+        self.launched: dict[tuple[str, int], LaunchRecord] = {}
+        """The launch record of each attempt as it was written; whatever becomes of the object."""
+        self._wishes: set[tuple[str, int]] = set()
+        self._epochs: dict[str, int] = {}
 
     def complain(self, text):
         self.violations.append(text)
@@ -48,6 +52,41 @@ class Oracle:
     def see_termination(self, machine):
         if machine.tags[TAG_ENVIRONMENT] != "test":
             self.complain(f"{machine.instance_id} of another environment was terminated")
+            return
+        is_well = machine.state in ("pending", "running") and not machine.is_impaired
+        if is_well and machine.is_holder and not machine.is_overdue and not self._may_end(machine):
+            self.complain(
+                f"{machine.instance_id} was terminated, though it holds the start lock of attempt "
+                f"{machine.attempt[1]}, is within its deadline, and nobody asked for its end"
+            )
+
+    def _may_end(self, machine):
+        """Whether the world gave a reason to end a machine that may work."""
+        return self._is_asked_for(machine.attempt) or self._is_tampered(machine.attempt, machine)
+
+    def see_wish(self, attempt):
+        """Somebody wants this attempt to end."""
+        self._wishes.add(attempt)
+
+    def see_new_epoch(self, job, epoch):
+        """Whoever cleared the job wants what an earlier epoch has opened to end."""
+        self._epochs[job] = max(self._epochs.get(job, 0), epoch)
+
+    def _is_asked_for(self, attempt):
+        if attempt in self._wishes:
+            return True
+        record = self._record_of(*attempt)
+        return record is not None and int(record.epoch[1:]) < self._epochs.get(record.spec.job, 0)
+
+    def _record_of(self, jobkey, attempt):
+        return self.launched.get((jobkey, attempt))
+
+    def _is_tampered(self, attempt, machine=None):
+        jobkey, number = attempt
+        places = [f"/{jobkey}/a{number}/", f"/{entry_name(jobkey, number)}."]
+        if machine is not None:
+            places.append(f"/{machine.arn}/")
+        return any(place in key for key in self._world.tampered for place in places)
 
     def see_reaping(self, machine):
         """The reaper ends what nobody waits for any more, and what is too old."""
@@ -94,6 +133,9 @@ class Oracle:
             self._see_closing(name.removesuffix(".json"))
         elif name == "queue-state.json" and new is not None:
             self._see_admission(old, new)
+        elif name == "launch.json" and new not in (None, RUBBISH):
+            record = LaunchRecord.model_validate_json(new)
+            self.launched.setdefault((record.jobkey, record.attempt), record)
         elif name.startswith("start-lock-"):
             self._see_lock(key, old, new)
 
@@ -115,18 +157,36 @@ class Oracle:
         self._world.reach(f"outcome: {record.outcome}")
         holder = self.holder_of(*attempt)
         for machine in self._world.ec2.own:
-            if (
-                machine.attempt == attempt
-                and machine.may_work
-                and holder in (None, machine.instance_id)
-            ):
-                self.complain(f"{record.outcome} recorded while {machine.instance_id} may run")
+            if machine.attempt == attempt:
+                self._see_survivor(record, machine, holder)
+        self._see_killed(record, attempt)
         self._compare_with_report(record, attempt, holder)
         if record.outcome == "succeeded" and record.job in READ_BY:
             self._see_new_input(READ_BY[record.job])
             self._written_at[record.job] = self._world.clock.now
         if record.outcome == "succeeded" and record.job in READ_BY.values():
             self._see_old_input(record, self._world.ec2.machines[holder])
+
+    def _see_survivor(self, record, machine, holder):
+        """
+        An attempt ends after its machines.
+
+        Not before one that nobody has ended, even if nobody may run its work any more; but one that
+        is locked out by another machine ends by itself, and what EC2 does not show nobody can see.
+        """
+        if machine.may_work and holder in (None, machine.instance_id):
+            self.complain(f"{record.outcome} recorded while {machine.instance_id} may run")
+        elif machine.may_go_on and machine.is_shown and holder in (None, "", machine.instance_id):
+            self.complain(
+                f"{record.outcome} recorded while {machine.instance_id} is {machine.state}, "
+                f"at {machine.step.name}; lock: {holder or 'revoked'}; {record.reason}"
+            )
+
+    def _see_killed(self, record, attempt):
+        """Nobody is told that somebody killed what nobody has killed."""
+        by_others = any(m.attempt == attempt and m.is_ended_by_others for m in self._world.ec2.own)
+        if record.outcome == "killed" and not (by_others or self._is_asked_for(attempt)):
+            self.complain(f"killed, though nobody asked for it: {record.reason}")
 
     def _see_new_input(self, reader):
         """A success that was made of older input is marked before the newer is known."""

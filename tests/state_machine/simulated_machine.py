@@ -61,6 +61,8 @@ class SimulatedMachine:
         self.console, self.posted_at = "", None
         self.is_lying = False
         """The report that it sends and the console contradict each other."""
+        self.is_ended_by_others = False
+        """Somebody stopped or terminated it through the EC2 API, without us."""
         self.exit_code = None
 
     # -- what EC2 knows ----------------------------------------------------------------------
@@ -76,6 +78,22 @@ class SimulatedMachine:
     @property
     def is_shown(self):
         return not self.is_evicted and self.world.clock.now >= self.hidden_until
+
+    @property
+    def is_holder(self):
+        return self.world.oracle.holder_of(*self.attempt) == self.instance_id
+
+    @property
+    def is_overdue(self):
+        """Whether it is older than its work may get, as the engine counts."""
+        config = self.config
+        longest = config["boot_timeout"] + config["max_runtime"] + config["stop_grace"]
+        return self.world.clock.now - self.launched_at > longest
+
+    @property
+    def may_go_on(self):
+        """Whether nobody has asked for its end: it runs, or keeps its disk."""
+        return self.is_alive and self.state != "shutting-down"
 
     @property
     def may_work(self):
@@ -97,8 +115,14 @@ class SimulatedMachine:
             self.world.reach("machine: spot notice")
             self.is_told = self.has_notice = True
 
+    def end_by_others(self):
+        """Somebody terminates it through the EC2 API."""
+        self.is_ended_by_others = True
+        self.end("Client.UserInitiatedShutdown")
+
     def stop(self):
         if self.state in ("pending", "running"):
+            self.is_ended_by_others = True
             self.state, self.reason = "stopping", "Client.UserInitiatedShutdown"
             self.is_told = True
 
@@ -174,7 +198,7 @@ class SimulatedMachine:
             self._send_report(loses_answer=False)
             self.is_lying = True
             self._mark_console()
-            self.end("Client.UserInitiatedShutdown")
+            self.end_by_others()
 
     def fail_to_start(self, reason):
         """EC2 accepted the launch, and could not do it."""

@@ -293,7 +293,7 @@ BREAK = {
     "network lost": toggle_network,
     "reboot": lambda machine: machine.reboot(),
     "stopped": lambda machine: machine.stop(),
-    "terminated by somebody": lambda machine: machine.end("Client.UserInitiatedShutdown"),
+    "terminated by somebody": lambda machine: machine.end_by_others(),
     "hidden": hide,
     "stuck": stick,
     "forged report": lambda machine: machine.begin_to_lie(),

@@ -128,6 +128,7 @@ class World:
         """A worker runs the task until it defers."""
         self.unfinished.add(task)
         order = self.order(task)
+        self.oracle.see_new_epoch(JOBS[task]["job"], self.epochs[task])
 
         def work(worker):
             open_attempt(worker.store, worker.fleet, order)
@@ -142,6 +143,7 @@ class World:
         if not latest:
             return
         record = max(latest, key=lambda r: r.attempt)
+        self.oracle.see_wish((record.jobkey, record.attempt))
 
         def work(worker):
             kill = Kill("cancelled", by="mark failed")
