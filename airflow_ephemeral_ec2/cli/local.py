@@ -33,6 +33,8 @@ def local(options: argparse.Namespace, terminal: Terminal) -> int:
         poll_seconds=1.0,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell's background job is started with Ctrl-C ignored; told to stop by it, this one stops.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(
         prefix="ephemeral-ec2-local-", ignore_cleanup_errors=True
     ) as scratch:
