@@ -147,7 +147,7 @@ def _is_unheard(store: JobStore, order: LaunchOrder, jobkey: str, last: PastAtte
     if outcome.budget is Budget.NONE:
         return True
     spec = store.read_launch(jobkey, last.attempt).spec
-    earlier = [o for n in range(1, last.attempt) if (o := store.read_outcome(jobkey, n))]
+    earlier = store.read_earlier(jobkey, last.attempt)
     return not decide_retry(spec, outcome, earlier).is_allowed
 
 

@@ -1,5 +1,6 @@
 """AWS error code -> what it means for us; the only file that knows the codes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -190,3 +191,17 @@ def _named(action: str, bucket: str, error: ClientError) -> AwsError:
     if answer in unknown or status >= 500 or code in _CONFLICTS:
         return AwsUnavailableError(action, f"AWS says {code}: {error_message(error)}")
     return RequestRefusedError(action, f"AWS says {code}: {error_message(error)}")
+
+
+_CODE = re.compile(r"(AWS says )?[\w.]+(?=: )")
+"""How the detail of an error begins where somebody has a code for it: ``AWS says SlowDown: ...``."""
+
+
+def kind_of(error: Exception) -> str:
+    """Name what stays the same while the same thing goes wrong: class and code, not changing words."""
+    cause, what = error.__cause__, None
+    if isinstance(cause, ClientError):
+        what = error_code(cause)
+    elif isinstance(error, AwsError) and (code := _CODE.match(error.detail)):
+        what = code.group()
+    return f"{type(error).__name__} {what or type(cause).__name__}"

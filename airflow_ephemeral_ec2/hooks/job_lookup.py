@@ -75,7 +75,7 @@ def _standing_of(store: JobStore, jobkey: str) -> JobStanding | None:
     if outcome is None:
         return JobStanding(jobkey, last.attempt, None)
     launch = store.read_launch(jobkey, last.attempt)
-    earlier = [o for n in range(1, last.attempt) if (o := store.read_outcome(jobkey, n))]
+    earlier = store.read_earlier(jobkey, last.attempt)
     retry = decide_retry(launch.spec, outcome, earlier, has_tries_left=launch.may_retry)
     return JobStanding(jobkey, last.attempt, outcome, retry.sentence, not retry.is_allowed)
 

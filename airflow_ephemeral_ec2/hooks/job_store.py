@@ -135,6 +135,11 @@ class JobStore(QueueStore, HistoryStore):
 
     # -- start lock and report -------------------------------------------------------------
 
+    def read_earlier(self, jobkey: str, attempt: int) -> list[OutcomeRecord]:
+        """Read the outcomes of the attempts before one, as far as they have any."""
+        found = (self.read_outcome(jobkey, number) for number in range(1, attempt))
+        return [outcome for outcome in found if outcome is not None]
+
     def read_start_lock(self, record: LaunchRecord | QueueEntry) -> StartLock | None:
         body = self.read_document(self._lock_key(record))
         if body is None:

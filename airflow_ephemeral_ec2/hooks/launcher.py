@@ -18,6 +18,7 @@ from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.launch_request import render_request
 from airflow_ephemeral_ec2.model.outcome import Budget, Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.queue import UNAVAILABLE_SECONDS
+from airflow_ephemeral_ec2.model.watch import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +33,6 @@ QUOTA_PAUSE_SECONDS = 60.0
 QUOTA_PAUSE_LIMIT = 300.0
 AMBIGUOUS_PAUSE_SECONDS = 2.0
 AMBIGUOUS_PAUSE_LIMIT = 30.0
-TOKEN_LOOKUP_SECONDS = 300.0
-"""A token that EC2 knows and whose machine it does not show is looked up for this long: what
-DescribeInstances shows may lag minutes behind (EC2 developer guide, "Eventual consistency")."""
 REMEMBERED = "remembered:"
 
 LaunchFault: TypeAlias = ClientError | BotoCoreError | UnreadableAnswerError
@@ -269,7 +267,7 @@ class Launcher:
             return Refused(Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA))
         now = self._store.clock.now()
         progress.mismatch_since = progress.mismatch_since or now
-        if now - progress.mismatch_since < TOKEN_LOOKUP_SECONDS:
+        if now - progress.mismatch_since < QUIET_SECONDS:
             why = "EC2 knows this attempt's client token with other parameters; looking for its machine"
             return Pending(index, AMBIGUOUS_PAUSE_LIMIT, why)
         reason = (

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.outcome import Observation
+    from airflow_ephemeral_ec2.model.queue import Place
 
 log = logging.getLogger(__name__)
-Place = tuple[str, str]
-"""Airflow connection and region."""
 FULL_SWEEP_SECONDS = 60.0
 
 

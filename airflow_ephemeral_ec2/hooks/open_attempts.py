@@ -8,10 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectError
-from airflow_ephemeral_ec2.hooks.aws_errors import error_code
+from airflow_ephemeral_ec2.hooks.aws_errors import kind_of
 from airflow_ephemeral_ec2.hooks.entry_reading import EntryReading, is_entry_name
 from airflow_ephemeral_ec2.hooks.launcher import Progress
 
@@ -268,10 +266,3 @@ class OpenAttempts:
                         self._store.clock.now(),
                         is_queued=is_queued,
                     )
-
-
-def kind_of(error: Exception) -> str:
-    """Name the kind of an error: its class, and what AWS calls it; not its changing words."""
-    cause = error.__cause__
-    code = error_code(cause) if isinstance(cause, ClientError) else type(cause).__name__
-    return f"{type(error).__name__} {code}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.exceptions import AwsError
 from airflow_ephemeral_ec2.hooks.parallel import while_leased
 from airflow_ephemeral_ec2.model.arrivals import name_pool
-from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.queue import Place, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.outcome import Observation
 
 log = logging.getLogger(__name__)
-Place = tuple[str, str]
-"""Airflow connection and region."""
 
 
 class Rebuilding:

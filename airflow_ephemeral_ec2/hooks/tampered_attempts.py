@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.model.record import conclude_tampered
+from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.queue import QueueEntry
-
-LOOK_SECONDS = 10.0
-QUIET_SECONDS = 300.0
-"""Where the start lock cannot be revoked, no machine may be shown for this long before the end:
-what DescribeInstances shows may lag minutes behind (EC2 developer guide, "Eventual consistency")."""
 
 
 class TamperedAttempts:
@@ -64,6 +60,7 @@ class TamperedAttempts:
             self._quiet_since.pop(name, None)
             return
         quiet = now - self._quiet_since.setdefault(name, now)
+        # Where the start lock cannot be revoked, a machine that is not shown yet could still begin.
         if is_fenced or quiet >= QUIET_SECONDS:
             self._close(name, entry, damage)
 

@@ -15,6 +15,7 @@ from airflow_ephemeral_ec2.model.outcome import (
     judge_unlaunched,
 )
 from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.outcome import Observation, StartLock
 
-LOOK_SECONDS = 10.0
-QUIET_SECONDS = 300.0
-"""After a launch whose answer nobody has, no machine may be shown for this long before the end: what
-DescribeInstances shows may lag minutes behind (EC2 developer guide, "Eventual consistency")."""
 ENDED_ON_PURPOSE = frozenset({Outcome.KILLED, Outcome.SUPERSEDED, Outcome.TAMPERED})
 """Also a machine that has begun the work is ended for these."""
 

@@ -9,6 +9,9 @@ from pydantic import Field
 from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.spec import CapacityType, Limits, Spec
 
+Place = tuple[str, str]
+"""Connection and region, through which machines are reached."""
+
 
 class QueueEntry(Spec):
     """One open attempt, with all that admission and the watch need; never changed once written."""
@@ -68,8 +71,8 @@ class QueueEntry(Spec):
         return f"{self.payer}/{self.job} (priority {self.priority})"
 
     @property
-    def place(self) -> tuple[str, str]:
-        """Connection and region, through which its machine is reached."""
+    def place(self) -> Place:
+        """Where its machine is."""
         return self.aws_conn_id, self.region
 
     @cached_property

@@ -16,6 +16,12 @@ CONSOLE_PATIENCE_SECONDS = 300
 CONSOLE_TOLERANCE_SECONDS = 30
 """A machine is seen dead a few seconds after its death; a post in between has its last words."""
 
+LOOK_SECONDS = 10.0
+"""Between two looks for machines of which nobody knows whether they are there."""
+QUIET_SECONDS = 300.0
+"""A machine that was not shown for this long is not there: what DescribeInstances shows may lag
+minutes behind (EC2 developer guide, "Eventual consistency")."""
+
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
 """How long a connection and region is left alone that could not be asked."""

@@ -306,7 +306,7 @@ class EphemeralEC2Operator(BaseOperator):
         if record.outcome is Outcome.SKIPPED:
             self.log.info("outcome: %s", describe_ending(record))
             raise AirflowSkipException(f"{record.title}: {describe_ending(record)}")
-        earlier = [o for n in range(1, attempt) if (o := store.read_outcome(jobkey, n))]
+        earlier = store.read_earlier(jobkey, attempt)
         left = has_tries_left(context)
         retry = decide_retry(launch.spec, record, earlier, has_tries_left=left)
         self.log.error("outcome: %s. %s", describe_ending(record), retry.sentence)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from airflow_ephemeral_ec2.hooks.aws_errors import kind_of
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.exceptions import AwsError
 
 CANNOT_ASK = "cannot ask AWS, will ask again: "
 ANSWERS_AGAIN = "AWS answers again"
-
-
-_CODE = re.compile(r"(AWS says )?[\w.]+(?=: )")
-"""How the detail of an error begins where somebody has a code for it: ``AWS says SlowDown: ...``."""
-
-
-def kind_of(error: AwsError) -> str:
-    """Name what stays the same while the same thing goes wrong: class, and code where there is one."""
-    code = _CODE.match(error.detail)
-    return f"{type(error).__name__} {code.group() if code else error.detail}"
 
 
 class Outage:

@@ -1,5 +1,6 @@
 """Jobs that count their own executions, and what the local EC2's API log says about launches."""
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.model.launch_request import render_request
-from tests.integration.test_engine_endings import Engine
+from tests.integration.engine import Engine
 
 
 class SkippingClock:
@@ -73,3 +74,13 @@ class CountingEngine(Engine):
 
     def request(self, opened, placement=0, **changes):
         return render_request(opened.record, placement) | changes
+
+
+@contextlib.contextmanager
+def counting_engine(cloud, make_spec):
+    """Lend an engine; no fault of a test and no machine of it outlives the block."""
+    engine = CountingEngine(cloud, make_spec)
+    yield engine
+    cloud.clear_faults()
+    engine.remove()
+    assert {i: s for i, s in cloud.instances().items() if s != "terminated"} == {}

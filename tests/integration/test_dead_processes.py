@@ -15,7 +15,7 @@ from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.identity import Step, name_jobkey
 from airflow_ephemeral_ec2.model.outcome import Kill
-from tests.integration.counted_jobs import CountingEngine
+from tests.integration.counted_jobs import counting_engine
 
 ROOT = Path(__file__).parents[2]
 BY_PERSON = Kill("cancelled", by="a person")
@@ -30,11 +30,8 @@ def cloud():
 
 @pytest.fixture
 def engine(cloud, make_spec):
-    engine = CountingEngine(cloud, make_spec)
-    yield engine
-    cloud.clear_faults()
-    engine.remove()
-    assert {i: s for i, s in cloud.instances().items() if s != "terminated"} == {}
+    with counting_engine(cloud, make_spec) as engine:
+        yield engine
 
 
 @pytest.fixture

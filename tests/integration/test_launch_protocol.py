@@ -8,10 +8,10 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
-from airflow_ephemeral_ec2.hooks.unlaunched import QUIET_SECONDS
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.queue import UNAVAILABLE_SECONDS
-from tests.integration.counted_jobs import CountingEngine
+from airflow_ephemeral_ec2.model.watch import QUIET_SECONDS
+from tests.integration.counted_jobs import CountingEngine, counting_engine
 from tests.integration.engine import AMI
 
 NO_CAPACITY = "InsufficientInstanceCapacity"
@@ -30,11 +30,8 @@ def cloud():
 
 @pytest.fixture
 def engine(cloud, make_spec):
-    engine = CountingEngine(cloud, make_spec)
-    yield engine
-    cloud.clear_faults()
-    engine.remove()
-    assert {i: s for i, s in cloud.instances().items() if s != "terminated"} == {}
+    with counting_engine(cloud, make_spec) as engine:
+        yield engine
 
 
 class Wire:

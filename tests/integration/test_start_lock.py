@@ -6,7 +6,7 @@ import pytest
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.local.testing import local_ec2
-from tests.integration.counted_jobs import CountingEngine
+from tests.integration.counted_jobs import counting_engine
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,8 @@ def cloud():
 
 @pytest.fixture
 def engine(cloud, make_spec):
-    engine = CountingEngine(cloud, make_spec)
-    yield engine
-    cloud.clear_faults()
-    engine.remove()
-    assert {i: s for i, s in cloud.instances().items() if s != "terminated"} == {}
+    with counting_engine(cloud, make_spec) as engine:
+        yield engine
 
 
 def launch_twin(engine, opened):

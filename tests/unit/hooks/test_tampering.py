@@ -10,9 +10,9 @@ from airflow_ephemeral_ec2.hooks.attempts import kill_attempt, was_given_up
 from airflow_ephemeral_ec2.hooks.bucket import MAX_DOCUMENT_BYTES
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
-from airflow_ephemeral_ec2.hooks.tampered_attempts import LOOK_SECONDS, QUIET_SECONDS
 from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
 from tests.unit.hooks.scripted import lock_for, name_of, outcome_of, report
 
 BODIES = {

@@ -3,8 +3,8 @@
 from botocore.exceptions import ReadTimeoutError
 
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
-from airflow_ephemeral_ec2.hooks.unlaunched import QUIET_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, Verdict
+from airflow_ephemeral_ec2.model.watch import QUIET_SECONDS
 from tests.unit.hooks.scripted import (
     forget_launches,
     heir_of,
