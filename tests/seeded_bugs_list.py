@@ -720,4 +720,18 @@ SEEDED_BUGS = (
         "        if False:",
         ("tests/unit/hooks/test_lost_queue_state.py",),
     ),
+    SeededBug(
+        "whom EC2 has refused keeps its place in line",
+        "hooks/launching.py",
+        "                if not memory.progress.may_have_asked:",
+        "                if False:",
+        ("tests/unit/hooks/test_launch_protocol.py",),
+    ),
+    SeededBug(
+        "a task in another triggerer hears nothing",
+        "hooks/controller.py",
+        "            if line:\n                self._open.hear(name, line)",
+        "            pass",
+        ("tests/unit/hooks/test_standing_by.py",),
+    ),
 )

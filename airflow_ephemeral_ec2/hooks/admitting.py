@@ -100,6 +100,7 @@ class Admitting:
                 memory.tell(f"does not wait for what it depends on: {why}")
         for name, wait in admission.waiting.items():
             self._open.memories[name].tell_place(wait, now)
+        self._ledger.note_words(self._open.words())
         return self._ledger.save()
 
     def _decide(self, entries: list[QueueEntry], blocked: dict[str, str], now: float) -> Admission:

@@ -23,7 +23,7 @@ from airflow_ephemeral_ec2.hooks.standing_by import StandingBy
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
 from airflow_ephemeral_ec2.hooks.unlaunched import Unlaunched
 from airflow_ephemeral_ec2.hooks.watching import Watching
-from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.queue import Stage, describe_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -204,6 +204,10 @@ class Controller:
     def _stand_by(self, awaited: AbstractSet[str], *, may_skip_listing: bool) -> frozenset[str]:
         """Follow what another controller does; return what is still open."""
         before, self._theirs = self._theirs, frozenset(self._ledger.entries)
+        for name in awaited & self._theirs:
+            line = describe_state(self._ledger.entries[name])
+            if line:
+                self._open.hear(name, line)
         if may_skip_listing and not self._standing_by.must_list(awaited):
             return self._standing_by.leave_out(before - self._theirs)
         listed = self._standing_by.list()
@@ -221,6 +225,7 @@ class Controller:
                 return
             self._launching.launch_admitted()
             self._tampered.end()
+            self._ledger.note_words(self._open.words())
             self._ledger.save()
 
     def _list_queue(

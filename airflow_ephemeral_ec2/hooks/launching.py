@@ -127,9 +127,12 @@ class Launching:
         """Write down whom EC2 is about to be asked for: whoever takes over must ask again."""
         for name in names:
             state = self._ledger.entries[name]
-            if not state.is_asked:
-                self._open.memories[name].progress = Progress(may_have_asked=state.may_have_asked)
-                self._ledger.set(name, is_asked=True)
+            if state.is_asked:
+                continue
+            memory = self._open.memories[name]
+            if memory.progress.may_have_asked:
+                memory.progress = Progress(may_have_asked=state.may_have_asked)
+            self._ledger.set(name, is_asked=True)
 
     def _launch(self, turnstile: Turnstile, name: str) -> None:
         def wait_for_turn(offering: str) -> None:
@@ -162,6 +165,9 @@ class Launching:
                 if is_expired:
                     self._renew()
                 self._ledger.set(name, placement=placement)
+                if not memory.progress.may_have_asked:
+                    # EC2 has surely launched nothing: the more important go first again.
+                    self._ledger.set(name, is_asked=False, may_have_asked=False)
                 memory.not_before = now + seconds
                 memory.tell_wait(why)
             case Refused(verdict):
@@ -194,6 +200,7 @@ class Launching:
             launched_at=now,
             vcpus=record.placements[placement].vcpus,
             market=machine.capacity_type,
+            word="",
         )
         asked = format_duration(max(now - (state.admitted_at or now), 0))
         memory.story.append(

@@ -45,6 +45,8 @@ class Memory:
     progress: Progress = field(default_factory=Progress)
     """How far its launch has come in this process."""
     last_wait: str = ""
+    word: str = ""
+    """The line that told it."""
     wait: Wait | None = None
     """What it waits for in the queue, as of the last pass."""
     waits_since: float = 0.0
@@ -94,7 +96,8 @@ class Memory:
         line = "admitted; launches are paced at EC2's rate"
         if self.last_wait != line:
             self.last_wait = line
-            self.story.append(f"{line}, {ahead} before this one")
+            self.word = f"{line}, {ahead} before this one"
+            self.story.append(self.word)
 
     def tell_trouble(self, text: str, kind: str, now: float, *, is_queued: bool) -> None:
         """Add a line about an error; of one kind, whatever its words, only now and then."""
@@ -111,8 +114,10 @@ class Memory:
     def tell_wait(self, reason: str) -> None:
         """Add a line to the story when the reason to wait has changed."""
         if self.last_wait != reason:
-            self.last_wait = reason
-            self.story.append(f"queued: {reason}")
+            self.last_wait, self.word = reason, f"queued: {reason}"
+            # Whoever acted before may have told the same.
+            if self.story[-1:] != [self.word]:
+                self.story.append(self.word)
 
 
 class OpenAttempts:
@@ -149,6 +154,16 @@ class OpenAttempts:
         story = self._stories.setdefault(name, [])
         if line not in story:
             story.append(line)
+
+    def hear(self, name: str, line: str) -> None:
+        """Add what the controller that acts told an attempt last, unless that was told here last."""
+        story = self._stories.setdefault(name, [])
+        if story[-1:] != [line]:
+            story.append(line)
+
+    def words(self) -> list[tuple[str, str]]:
+        """Return what each attempt was told last about its wait, by name."""
+        return [(name, memory.word) for name, memory in self.memories.items() if memory.word]
 
     def close(self, name: str) -> None:
         """Forget an attempt whose outcome is written."""

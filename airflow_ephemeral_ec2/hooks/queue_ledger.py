@@ -11,6 +11,7 @@ from airflow_ephemeral_ec2.model.queue import (
     EntryState,
     Lease,
     QueueState,
+    Stage,
     Unavailable,
     find_refusal,
     forget_refusal,
@@ -18,7 +19,7 @@ from airflow_ephemeral_ec2.model.queue import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
@@ -160,6 +161,13 @@ class QueueLedger:
             if changed != known:
                 self.entries[name] = changed
                 self._is_changed = True
+
+    def note_words(self, words: Iterable[tuple[str, str]]) -> None:
+        """Write down what those who wait were told last, for tasks that another process follows."""
+        for name, word in words:
+            known = self.entries[name]
+            if known.word != word and known.stage is not Stage.LAUNCHED:
+                self.set(name, word=word)
 
     def drop(self, name: str) -> None:
         """Forget an attempt that has ended."""

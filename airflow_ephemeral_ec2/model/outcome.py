@@ -269,10 +269,17 @@ def _judge_kill(kill: Kill) -> Verdict:
 
 
 def judge_unlaunched(kill: Kill) -> Verdict:
-    """Conclude an attempt that was killed before it was launched."""
-    if kill.verdict is not None or kill.reason in ("superseded", "tampered"):
+    """
+    Conclude an attempt that was killed and has no machine that began its work.
+
+    A kill of the controller's own is of a machine that it saw, should the queue state be lost since.
+    """
+    if kill.verdict is None and gives_up(kill.reason) and kill.reason != "superseded":
+        return Verdict(Outcome.KILLED, f"{kill.reason} before it was launched")
+    if kill.reason not in (KILL_STOPPED, "impaired"):
         return _judge_kill(kill)
-    return Verdict(Outcome.KILLED, f"{kill.reason} before it was launched")
+    free = StartLock(None, revoked=kill.reason)
+    return _judge_silence(Observation("", "gone"), free, kill)
 
 
 def judge_revocation(lock: StartLock) -> Verdict:

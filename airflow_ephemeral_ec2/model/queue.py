@@ -110,7 +110,7 @@ class EntryState(Spec):
     is_ending: bool = False
     """Its machine is shutting down."""
     is_asked: bool = False
-    """EC2 may have been asked for its machine; written before it is."""
+    """EC2 may have been asked for its machine and may have one; written before it is asked."""
     may_have_asked: bool = False
     """Its machine may have been asked for before the queue state was lost."""
     admitted_at: float | None = None
@@ -118,6 +118,8 @@ class EntryState(Spec):
     instance_id: str | None = None
     arn: str | None = None
     launched_at: float | None = None
+    word: str = ""
+    """What its task was told last, until it is launched; tasks that others follow read it here."""
 
 
 def recall(state: EntryState) -> EntryState:
@@ -132,6 +134,13 @@ def recall(state: EntryState) -> EntryState:
     return state.model_copy(
         update={"stage": Stage.WAITING, "vcpus": 0, "pool": "", "admitted_at": None}
     )
+
+
+def describe_state(state: EntryState) -> str:
+    """Say how far an open attempt is, for a task that follows it from afar; empty: nothing new."""
+    if state.stage is Stage.LAUNCHED and state.instance_id:
+        return f"launched {state.instance_id}" + (f" ({state.market})" if state.market else "")
+    return state.word
 
 
 class Unavailable(Spec):

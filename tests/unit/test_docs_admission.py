@@ -13,9 +13,9 @@ LAWS = "test_admission_laws.py"
 
 
 def _tests_in(name: str) -> set[str]:
-    [path] = (ROOT / "tests").rglob(name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    trees = [ast.parse(p.read_text(encoding="utf-8")) for p in (ROOT / "tests").rglob(name)]
+    nodes = [node for tree in trees for node in tree.body]
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize(("test", "file"), NAMED, ids=lambda found: found or "laws")

@@ -7,6 +7,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from airflow_ephemeral_ec2.hooks.aws_errors import UnreadableAnswerError
 from airflow_ephemeral_ec2.hooks.controller import Controller
+from airflow_ephemeral_ec2.hooks.parallel import one_by_one
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Observation, Outcome
 from airflow_ephemeral_ec2.model.queue import (
@@ -120,6 +121,55 @@ def test_L18_a_quota_holds_all_behind_and_the_first_in_line_asks_first(
     controller.tick()
     assert controller.machine_of(name_of(high)) == "i-1"
     assert controller.machine_of(name_of(low)) is None
+
+
+def test_L18_who_was_refused_gives_its_room_to_a_more_important_one(
+    controller, fleet, submit, clock, store
+):
+    """VcpuLimitExceeded for the only job; a more important one comes before it is asked again."""
+    low = submit("a" * 40, limit=2, priority=100, **ONE)
+    fleet.refusals = [refusal("VcpuLimitExceeded")]
+    controller.tick()
+    high = submit("b" * 40, limit=2, priority=900, **ONE)
+
+    clock.at += 61
+    controller.tick()
+
+    assert controller.machine_of(name_of(high)) == "i-0"
+    assert store.read_state()[0].entries[name_of(low)].stage == "waiting"
+
+
+def test_L18_who_takes_over_lets_the_more_important_ask_first(fleet, store, submit, clock):
+    """As above, and the controller that was refused has died."""
+    first = Controller(store, lambda *_: fleet, in_parallel=one_by_one)
+    low = submit("a" * 40, priority=100, **ONE)
+    fleet.refusals = [refusal("VcpuLimitExceeded")]
+    first.tick()
+    first.tick()
+    high = submit("b" * 40, priority=900, **ONE)
+    clock.at += LEASE_SECONDS + 1
+    heir = Controller(store, lambda *_: fleet, in_parallel=one_by_one)
+    fleet.refusals = [None, refusal("VcpuLimitExceeded")]
+
+    heir.tick()
+
+    assert heir.machine_of(name_of(high)) == "i-0"
+    assert heir.machine_of(name_of(low)) is None
+
+
+def test_L18_the_pause_after_a_quota_grows(controller, fleet, submit, clock):
+    submit("a" * 40, **ONE)
+    fleet.refusals = [refusal("VcpuLimitExceeded")] * 4
+    asked_at = []
+    for _ in range(500):
+        before = len(fleet.requests)
+        controller.tick()
+        if len(fleet.requests) > before:
+            asked_at.append(clock.at)
+        clock.at += 1
+
+    pauses = [round(b - a) for a, b in itertools.pairwise(asked_at)]
+    assert pauses == [60, 120, 240]
 
 
 def test_L18_a_remembered_spot_quota_goes_on_to_on_demand(controller, fleet, store, submit):

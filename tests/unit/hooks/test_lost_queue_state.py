@@ -163,3 +163,21 @@ def test_what_ec2_has_said_is_asked_again_when_the_state_was_read_anew(
 
     assert store.read_state()[0].entries[name_of(running)].instance_id == "i-0"
     assert len(fleet.requests) == 1
+
+
+def test_an_end_of_the_controllers_own_is_not_told_as_a_kill_after_the_state_was_lost(
+    controller, fleet, store, clock, lose, running
+):
+    """A machine that never boots is being ended; the state is lost before it is dead."""
+    clock.at += 601
+    controller.tick()
+    assert store.read_kill(name_of(running)).reason == "boot_timeout"
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+    lose(b"{")
+    heir = Controller(store, lambda *_: fleet, in_parallel=one_by_one)
+
+    for _ in range(80):
+        heir.tick()
+        clock.at += POLL_SECONDS
+
+    assert store.read_outcome(running.jobkey, 1).outcome == Outcome.BOOT_TIMEOUT

@@ -142,3 +142,39 @@ def test_who_has_lost_the_lease_hears_of_ends_too(holder, other, running, store,
     other.follow()
 
     assert name in holder.follow(name)
+
+
+def test_a_task_that_it_follows_hears_why_it_waits_and_that_it_was_launched(
+    holder, other, submit, fleet, store, clock
+):
+    """Two vCPUs for two jobs of two each; the second waits, and its trigger runs here."""
+    first, second = submit("a" * 40, limit=2), submit("b" * 40, limit=2)
+    holder.follow()
+    other.follow(name_of(second))
+
+    for _ in range(3):
+        holder.follow()
+        other.follow(name_of(second))
+
+    assert other.controller.story_of(name_of(second)) == (
+        "queued: 2 vCPU wanted, 0 of 2 free; first in line",
+    )
+    report(store, first, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    for _ in range(4):
+        clock.at += POLL_SECONDS
+        holder.follow()
+        other.follow(name_of(second))
+    assert other.controller.story_of(name_of(second))[1:] == ("launched i-1 (on-demand)",)
+
+
+def test_who_takes_over_does_not_tell_the_same_again(holder, other, submit, clock):
+    submit("a" * 40, limit=2)
+    second = submit("b" * 40, limit=2)
+    holder.follow()
+    other.follow(name_of(second))
+    clock.at += LEASE_SECONDS + 1
+
+    other.follow(name_of(second))
+
+    assert len(other.controller.story_of(name_of(second))) == 1

@@ -12,6 +12,7 @@ from airflow_ephemeral_ec2.model.outcome import (
     StartLock,
     Verdict,
     judge,
+    judge_unlaunched,
 )
 from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 
@@ -234,3 +235,23 @@ def test_a_failure_names_the_exit_code_as_sysexits_does(make_spec):
         judge(make_spec(), dead(), report(exit_code=139), MINE, None).reason
         == "exit 139 (signal 11)"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome", "budget"),
+    [
+        ("timeout", Outcome.JOB_TIMEOUT, Budget.NONE),
+        ("boot_timeout", Outcome.BOOT_TIMEOUT, Budget.INFRA),
+        ("stuck_pending", Outcome.INFRA_FAILED, Budget.INFRA),
+        ("impaired", Outcome.INFRA_FAILED, Budget.INFRA),
+        ("stopped", Outcome.INFRA_FAILED, Budget.INFRA),
+        ("tampered", Outcome.TAMPERED, Budget.NONE),
+        ("superseded", Outcome.SUPERSEDED, Budget.NONE),
+        ("cancelled", Outcome.KILLED, Budget.NONE),
+        ("execution_timeout", Outcome.KILLED, Budget.NONE),
+    ],
+)
+def test_only_who_was_given_up_is_told_as_killed_where_no_machine_is_known(reason, outcome, budget):
+    found = judge_unlaunched(Kill(reason, "Server.InternalError"))
+
+    assert (found.outcome, found.budget) == (outcome, budget)
