@@ -101,10 +101,11 @@ class StateLine:
             line = self._line
             if not line or line == self._written:
                 return False
+            # Before it is: what is told meanwhile comes after it.
+            before, self._written = self._written, line
             try:
                 await asyncio.to_thread(self._write, line)
             except Exception as error:  # noqa: BLE001 - whatever it is, the task goes on
                 log.warning("cannot show the state of the task: %s", error)
-            else:
-                self._written = line
+                self._written = before
         return True

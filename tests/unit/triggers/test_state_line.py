@@ -72,6 +72,22 @@ def test_an_outage_is_shown_until_it_is_over_and_then_what_was_waited_for():
     assert page.lines == ["queued: first in line", f"{CANNOT_ASK}x", "queued: first in line"]
 
 
+def test_what_happens_while_the_first_line_is_written_is_shown_too():
+    page = Page()
+
+    async def story():
+        state = show(page)
+        page.seen = lambda: None if page.seen_launch else state.tell("launched i-1")
+        page.seen_launch = False
+        async with state.showing():
+            state.tell("queued: first in line")
+            await until(lambda: page.lines)
+            page.seen_launch = True
+
+    asyncio.run(story())
+    assert page.lines == ["queued: first in line", "launched i-1"]
+
+
 def test_many_changes_are_one_line_until_the_pause_is_over():
     page = Page()
 
