@@ -56,6 +56,11 @@ class Triggerer:
         """Attempts whose end somebody here was told -> outcome."""
         return dict(line.split() for line in _read(self._answers).splitlines())
 
+    def heard(self, opened):
+        """Return what somebody who waits here was told of an attempt."""
+        lines = _read(self._answers.with_suffix(".heard")).splitlines()
+        return [line.partition(" ")[2] for line in lines if line.startswith(opened.name)]
+
     @property
     def calls(self):
         """How often each EC2 action was called."""
@@ -101,12 +106,15 @@ def test_one_of_two_decides_both_serve_and_the_other_goes_on_when_it_is_killed(
     second.wait_for(theirs, short)
     cloud.wait_for(lambda: second.served, what="the end of the short job")
     engine.wait_for_lock(theirs)
+    cloud.wait_for(lambda: second.heard(theirs), what="the word that it was launched")
 
     assert second.served == {short.name: "succeeded"}
     assert first.served == {}
     assert first.calls["RunInstances"] == 3
     assert first.calls["DescribeInstances"] > 3
     assert second.calls == Counter()
+    [machine] = engine.machines(theirs)
+    assert second.heard(theirs)[-1] == f"launched {machine} (on-demand)"
 
     # Killed, with machines out. Airflow gives its triggers to the other triggerer.
     first.kill()

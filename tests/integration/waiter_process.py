@@ -3,7 +3,8 @@ A triggerer process, as far as waiting goes: one loop, one controller, and who w
 
 Run: ``python -m tests.integration.waiter_process CALLS ANSWERS LEASE_SECONDS``, with the local EC2
 in the environment. Reads names of attempts from stdin, a line each, and waits for all of them. Each
-EC2 call is a line of the file CALLS, each ending one of ANSWERS: the attempt's name and outcome.
+EC2 call is a line of the file CALLS, each ending one of ANSWERS: the attempt's name and outcome. What
+the waiting are told is in a file beside it.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ def open_controller(calls_file):
 
 
 async def wait(task, name, answers_file):
-    ending = await task.wait(name, lambda _line: None)
+    heard_file = answers_file.with_suffix(".heard")
+    ending = await task.wait(name, lambda line: append(heard_file, f"{name} {line}"))
     append(answers_file, f"{name} {ending.outcome.outcome}")
 
 
