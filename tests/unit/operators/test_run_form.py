@@ -114,6 +114,16 @@ def test_a_backfill_is_recorded_as_one(run, store):
     assert launch(store, run(run_type="backfill")).is_backfill is True
 
 
+@pytest.mark.parametrize("job", ["claims", "member"])
+def test_one_date_for_all_runs_of_a_backfill_launches_nothing(run, store, job):
+    filled = {"business_date": "2026-03-05", "run_type": "backfill", "job": job}
+
+    said = refuse(run, AirflowFailException, **filled)
+
+    assert "parameter business_date '2026-03-05': in a backfill" in said
+    assert store.list_queue().entries == frozenset()
+
+
 def refuse(run, kind, **filled):
     with pytest.raises(kind) as error:
         run(**filled)
