@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.cli.exit_codes import ExitCode
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, nearest
+from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.model.plain_text import printable
 from airflow_ephemeral_ec2.model.queue import Stage
-from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
+from airflow_ephemeral_ec2.model.queue_orders import (
+    OrderAction,
+    OrderTarget,
+    QueueOrder,
+    may_be_held,
+    may_be_promoted,
+)
 from airflow_ephemeral_ec2.model.spec import FORMS, NAME
 from airflow_ephemeral_ec2.model.task_context import parse_business_date
 
@@ -92,7 +99,7 @@ def _hold(
         before = reader.store.read_order(order.key)
         return [f"{order.target} is held already: {before.sentence if before else ''}"], False
     lines = [f"{order.target}: {order.sentence}"]
-    running = [entry for entry in found if not is_waiting(entry, snapshot)]
+    running = [e for e in found if not may_be_held(snapshot.state.entries[e.name])]
     lines += [f"{entry.title} was admitted before; it goes on" for entry in running]
     return lines, True
 
@@ -110,15 +117,14 @@ def _release(
     ended = [k for k in same_job if not target.business_date or k.target.business_date in dates]
     rest = [known for known in same_job if known not in ended]
     if not ended:
-        there = "; ".join(str(known.target) + ": " + known.sentence for known in rest)
+        there = "; ".join(dict.fromkeys(f"{known.target}: {known.sentence}" for known in rest))
         raise ConfigurationError(
             f"release {target}: neither held nor promoted. "
             + (f"In force: {there}." if there else _orders_in_force(snapshot, target))
         )
-    for known in ended:
-        reader.store.withdraw_order(known.key)
+    in_threads(lambda known: reader.store.withdraw_order(known.key), ended)
     reader.store.record_order(order)
-    lines = [f"{k.target}: no longer {k.sentence}" for k in ended]
+    lines = [*dict.fromkeys(f"{k.target}: no longer {k.sentence}" for k in ended)]
     holds = [k for k in rest if k.action is OrderAction.HOLD and not k.target.business_date]
     lines += [f"still {k.sentence} for all dates; release it without --date" for k in holds]
     return lines, True
@@ -134,47 +140,59 @@ def _orders_in_force(snapshot: QueueSnapshot, target: OrderTarget) -> str:
 def _promote(
     order: QueueOrder, snapshot: QueueSnapshot, reader: QueueReader, _terminal: Terminal
 ) -> tuple[list[str], bool]:
-    found = matching(order.target, snapshot)
-    waiting = [entry for entry in found if is_waiting(entry, snapshot)]
+    states = snapshot.state.entries
+    waiting = [e for e in matching(order.target, snapshot) if may_be_promoted(states[e.name])]
     if not waiting:
         raise ConfigurationError(f"promote {order.target}: {_say_there(order.target, snapshot)}")
-    lines, changed = [], False
-    # By date, so that each promotion ends with its job.
-    for date in sorted({entry.business_date for entry in waiting}):
-        target = order.target.model_copy(update={"business_date": date})
-        dated = order.model_copy(update={"target": target})
-        is_new = reader.store.write_order(dated)
-        before = None if is_new else reader.store.read_order(dated.key)
-        changed = changed or is_new
-        said = dated.sentence if before is None else f"{before.sentence} already"
-        lines.append(f"{target}: {said}; first in line of its pool until it has ended")
-    held = [o for o in snapshot.orders if o.action is OrderAction.HOLD]
-    lines += [
-        f"but {entry.title} is {hold.sentence}: release it"
-        for entry in waiting
-        for hold in held
-        if hold.target.matches(entry)
+    waiting.sort(key=lambda entry: (entry.business_date, entry.title))
+    # One for each attempt, so that each ends with its own: parts of an array do not end together.
+    orders = [order.model_copy(update={"target": OrderTarget.of(entry)}) for entry in waiting]
+    known = in_threads(lambda one: _write_or_read(one, reader), orders)
+    said = dict.fromkeys(
+        f"{one.target}: {one.sentence if before is None else f'{before.sentence} already'}; "
+        "first in line of its pool until this attempt has ended"
+        for one, before in zip(orders, known, strict=True)
+    )
+    return [*said, *_say_besides(waiting, snapshot)], None in known
+
+
+def _write_or_read(order: QueueOrder, reader: QueueReader) -> QueueOrder | None:
+    """Write an order; None: it is new. Else the one that was there before."""
+    if reader.store.write_order(order):
+        return None
+    return reader.store.read_order(order.key) or order
+
+
+def _say_besides(promoted: list[QueueEntry], snapshot: QueueSnapshot) -> list[str]:
+    """Say of whom only the launch is still to come, and whom a hold keeps out all the same."""
+    states, orders = snapshot.state.entries, snapshot.orders
+    lines = [
+        f"{entry.title} is admitted already; it is launched before others that wait for EC2's pace"
+        for entry in promoted
+        if states[entry.name].stage is Stage.ADMITTED
     ]
-    return lines, changed
+    return lines + [
+        f"but {entry.title} is {hold.sentence}: release it"
+        for entry in promoted
+        for hold in orders
+        if hold.action is OrderAction.HOLD and hold.target.matches(entry)
+    ]
 
 
 def matching(target: OrderTarget, snapshot: QueueSnapshot) -> list[QueueEntry]:
     return [entry for entry in snapshot.entries if target.matches(entry)]
 
 
-def is_waiting(entry: QueueEntry, snapshot: QueueSnapshot) -> bool:
-    return snapshot.state.entries[entry.name].stage is Stage.WAITING
-
-
 def _say_there(target: OrderTarget, snapshot: QueueSnapshot) -> str:
     if found := matching(target, snapshot):
         names = ", ".join(sorted({entry.title for entry in found}))
-        return f"nothing of it waits; admitted already: {names}."
+        return f"nothing of it waits; launched already: {names}."
     same = [e for e in snapshot.entries if (e.payer, e.job) == (target.payer, target.job)]
     if same:
         dates = ", ".join(sorted({entry.business_date for entry in same}))
         return f"not in the queue for this date; it is for {dates}."
-    waiting = [entry for entry in snapshot.entries if is_waiting(entry, snapshot)]
+    states = snapshot.state.entries
+    waiting = [entry for entry in snapshot.entries if may_be_promoted(states[entry.name])]
     return f"not in the queue.{say_nearest(target, waiting)}"
 
 

@@ -16,7 +16,14 @@ from airflow_ephemeral_ec2.config_table.rows import Row
 from airflow_ephemeral_ec2.config_table.schedules import check_asset_loops, check_schedule
 from airflow_ephemeral_ec2.config_table.secret_words import ADVICE, explain_secret, is_secret_value
 from airflow_ephemeral_ec2.exceptions import Problem, nearest
-from airflow_ephemeral_ec2.model.spec import FOLDER, CapacityType, Limits, LockFile, find_conflicts
+from airflow_ephemeral_ec2.model.spec import (
+    FOLDER,
+    CapacityType,
+    JobSpec,
+    Limits,
+    LockFile,
+    find_conflicts,
+)
 
 _PAIRS = {"files": "files_queue", "files_queue": "files"}
 
@@ -136,7 +143,7 @@ def _check_vcpus(
 ) -> Iterator[Problem]:
     counts = [(find_vcpus(name, lock) or 0, name) for name in row.spec.instance_types]
     most, name = max(counts, default=(0, ""))
-    for setting, limit in _limits_of(row, limits):
+    for setting, limit in limits_of(row.spec, limits):
         if most <= limit:
             continue
         index = row.spec.instance_types.index(name)
@@ -149,9 +156,8 @@ def _check_vcpus(
         yield row.problem("instance_types", message, index)
 
 
-def _limits_of(row: Row, limits: Limits) -> Iterator[tuple[str, int]]:
+def limits_of(spec: JobSpec, limits: Limits) -> Iterator[tuple[str, int]]:
     """Name the limits that a row counts against, as they are written."""
-    spec = row.spec
     capacity_type = getattr(spec, "capacity_type", CapacityType.ON_DEMAND)
     asked = {
         "vcpus": limits.vcpus,

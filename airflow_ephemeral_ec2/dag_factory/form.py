@@ -25,7 +25,8 @@ def run_form(jobs: Sequence[str]) -> dict[str, Param]:
         "business_date": _param(
             None,
             "Business date",
-            "The day whose data is processed, like 2026-03-01. Empty: the date of the run.",
+            "The day whose data is processed, like 2026-03-01. Empty: the date of the run. "
+            "Not in a backfill: each of its runs has its own.",
             type=["null", "string"],
             format="date",
         ),

@@ -53,7 +53,8 @@ class FileGate:
     Takes files for a run: each object once, whatever is delivered, retried or crashes.
 
     A run first writes down what it wants (so that a retry wants the same), then takes each object
-    with a write that only the first one makes, and deletes the messages last.
+    with a write that only the first one makes, and deletes the messages last. Where others were
+    first for all that it wanted, it may want something else: the next of its decisions counts.
 
     :raises AwsError: S3 or SQS cannot be used; the messages stay and come again
     """
@@ -66,19 +67,29 @@ class FileGate:
 
     def resume(self, run: str) -> tuple[DateFiles, ...]:
         """Finish what an earlier try of this run has decided; empty when there is nothing."""
-        taking = self.records.read_taking(run)
-        return () if taking is None else self._finish(run, taking)
+        number = 1
+        while (taking := self.records.read_taking(run, number)) is not None:
+            if found := self._finish(run, taking):
+                return found
+            number += 1
+        return ()
 
     def take(self, run: str, messages: Sequence[Message]) -> tuple[DateFiles, ...]:
-        """Take what counts of these messages; empty when nothing does."""
+        """Take what counts of these messages; empty when nothing does, or others were first."""
         wanted, wanted_receipts, done_receipts = self._decide(run, messages)
         if not wanted:
             self.queue.delete(done_receipts)
             return ()
         taking = Taking(objects=wanted, receipts=wanted_receipts)
-        settled = self.records.settle_taking(run, taking)
+        found: tuple[DateFiles, ...] = ()
+        settled, number = None, 0
+        # What others were first for stays theirs, so each try comes to the same decision.
+        while not found and settled != taking:
+            number += 1
+            settled = self.records.settle_taking(run, taking, number)
+            found = self._finish(run, settled)
         self.queue.delete(done_receipts)
-        return self._finish(run, settled)
+        return found
 
     def _decide(
         self, run: str, messages: Sequence[Message]

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.bucket import Bucket, read_json
 from airflow_ephemeral_ec2.model.identity import entry_name
-from airflow_ephemeral_ec2.model.order import DatedJob, DatedKey, History, parse_history
+from airflow_ephemeral_ec2.model.order import (
+    DatedJob,
+    DatedKey,
+    History,
+    StaleMark,
+    parse_history,
+)
 from airflow_ephemeral_ec2.model.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -61,9 +67,25 @@ class HistoryStore(Bucket):
         return max(found, default=None)
 
     def mark_stale(self, key: DatedKey, name: str, by: str) -> None:
-        """Mark a success of a job and date: what it read has been written again."""
+        """
+        Mark a success of a job and date: what it read has been written again.
+
+        :param by: the attempt, or the jobs, that did so, for people
+        """
         body = json.dumps({"by": by, "at": self.clock.now()}).encode()
-        self.write_new(f"{self._history_prefix(key)}{name}.stale.json", body)
+        self.write_new(self._stale_key(key, name), body)
+
+    def read_stale_mark(self, key: DatedKey, name: str) -> StaleMark | None:
+        """Read why the success of an attempt is stale; None: it is not."""
+        body = self.read_document(self._stale_key(key, name))
+        if body is None:
+            return None
+        found = read_json(body)
+        by, at = found.get("by") or "something unknown", found.get("at")
+        return StaleMark(str(by), float(at) if isinstance(at, int | float) else None)
+
+    def _stale_key(self, key: DatedKey, name: str) -> str:
+        return f"{self._history_prefix(key)}{name}.stale.json"
 
     def _history_prefix(self, key: DatedKey) -> str:
         return f"{self.environment}/history/{key.payer}/{key.job}/{key.business_date}/"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.order import DatedKey
 from airflow_ephemeral_ec2.model.retry import decide_retry
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class JobStanding:
     sentence: str = ""
     is_final: bool = False
     """Whether no other attempt will follow."""
+    is_stale: bool = False
+    """A success whose input was written again after it."""
 
     @property
     def name(self) -> str:
@@ -44,27 +47,56 @@ class JobStanding:
         return entry_name(self.jobkey, self.attempt)
 
 
-def find_standing(store: JobStore, reference: JobReference) -> JobStanding | None:
+def find_standing(
+    store: JobStore, reference: JobReference, *, accepts_stale: bool = True
+) -> JobStanding | None:
     """
     Look at the latest attempt; None while nobody has asked for the job, or for a part of it.
 
-    Of several runs for one business date a success counts most, then the one asked for last. Of
-    the parts of an array the one that has come least far speaks for all.
+    Of several runs for one business date a success counts most, one that is not stale before one
+    that is, then the one asked for last. Of the parts of an array the one that has come least far
+    speaks for all.
+
+    :param accepts_stale: whether a stale success counts more than a run that was asked for later
     """
     if reference.jobkey is not None:
-        return _standing_of(store, reference.jobkey)
+        only = _standing_of(store, reference.jobkey)
+        return _note_stale(store, reference, [(0, only)])[0][1] if only else None
     asked = store.find_by_date(reference.payer, reference.job, reference.business_date)
+    found = [(entry.array_index, _standing_of(store, entry.jobkey)) for entry in asked]
     parts: dict[int, list[JobStanding]] = {}
-    for entry in asked:
-        standing = _standing_of(store, entry.jobkey)
-        if standing is not None:
-            parts.setdefault(entry.array_index, []).append(standing)
+    for index, standing in _note_stale(store, reference, [(i, s) for i, s in found if s]):
+        parts.setdefault(index, []).append(standing)
     if not parts or len(parts) < max(entry.array_size for entry in asked):
         return None
-    best = [
-        max(found, key=lambda s: (_is_success(s), _requested(store, s))) for found in parts.values()
-    ]
-    return min(best, key=lambda s: (s.outcome is not None, s.is_final, _is_success(s)))
+
+    def worth(standing: JobStanding) -> tuple[bool, bool, float]:
+        is_fresh = _is_success(standing) and not standing.is_stale
+        counts = is_fresh or (accepts_stale and _is_success(standing))
+        return counts, is_fresh, _requested(store, standing)
+
+    best = [max(runs, key=worth) for runs in parts.values()]
+    return min(
+        best, key=lambda s: (s.outcome is not None, s.is_final, _is_success(s), not s.is_stale)
+    )
+
+
+def describe_stale(store: JobStore, record: OutcomeRecord) -> str:
+    """Say why a success is stale: since when, and by what; empty: it is not."""
+    key = DatedKey(record.payer, record.job, record.business_date)
+    mark = store.read_stale_mark(key, entry_name(record.jobkey, record.attempt))
+    return "" if mark is None else f"{record.title}: succeeded, but is stale: {mark}"
+
+
+def _note_stale(
+    store: JobStore, reference: JobReference, found: list[tuple[int, JobStanding]]
+) -> list[tuple[int, JobStanding]]:
+    """Note which successes are stale: one listing, where there is a success."""
+    if not any(_is_success(standing) for _, standing in found):
+        return found
+    key = DatedKey(reference.payer, reference.job, reference.business_date)
+    stale = store.read_history(key).stale
+    return [(index, replace(s, is_stale=_is_success(s) and s.name in stale)) for index, s in found]
 
 
 def _standing_of(store: JobStore, jobkey: str) -> JobStanding | None:

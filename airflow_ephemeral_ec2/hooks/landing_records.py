@@ -31,19 +31,26 @@ class LandingRecords:
         self._store = store
         self._base = f"{store.environment}/landed/{payer}"
 
-    def read_taking(self, run: str) -> Taking | None:
-        """Read what a run decided to take before its task was tried again."""
-        return self._store.read_model(f"{self._base}/runs/{run}.json", Taking)
+    def read_taking(self, run: str, number: int = 1) -> Taking | None:
+        """
+        Read what a run decided to take before its task was tried again.
 
-    def settle_taking(self, run: str, taking: Taking) -> Taking:
+        :param number: from 1; there is a next one only where others were first for all of this one
+        """
+        return self._store.read_model(self._taking_key(run, number), Taking)
+
+    def settle_taking(self, run: str, taking: Taking, number: int = 1) -> Taking:
         """Write a run's decision once; return the one that counts."""
-        key = f"{self._base}/runs/{run}.json"
+        key = self._taking_key(run, number)
         if self._store.write_new(key, taking.model_dump_json().encode()):
             return taking
         settled = self._store.read_model(key, Taking)
         if settled is None:
             raise TamperedObjectError(f"s3://{self._store.bucket}/{key}", "it was there just now.")
         return settled
+
+    def _taking_key(self, run: str, number: int) -> str:
+        return f"{self._base}/runs/{run}{f'.{number}' if number > 1 else ''}.json"
 
     def find_owner(self, digest: str) -> str | None:
         """Name the run that took an object."""

@@ -137,7 +137,7 @@ class OrderBook:
         :raises AwsError: the bucket cannot be asked now; marking again later is harmless
         """
         keys, inputs = name_jobs(entry, entry.dependents), name_jobs(entry, reads)
-        marked = list(zip(keys, self._in_parallel(lambda key: self._mark(key, entry.name), keys),
+        marked = list(zip(keys, self._in_parallel(lambda key: self._mark(key, entry.title), keys),
                           strict=True))  # fmt: skip
         for key in keys:
             self.forget(key)

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.queue import QueueEntry
@@ -71,6 +72,21 @@ class Staleness:
 
 
 NOTHING_STALE = Staleness()
+
+
+@dataclass(frozen=True)
+class StaleMark:
+    """What has written the input of a success again, and when that was noticed."""
+
+    by: str
+    at: float | None
+    """Bucket's clock, seconds since 1970."""
+
+    def __str__(self) -> str:
+        when = (
+            "" if self.at is None else f", {datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%MZ}"
+        )
+        return f"its input was written again by {self.by}{when}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from airflow_ephemeral_ec2.model.queue import QueueEntry
+from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage, recall
 from airflow_ephemeral_ec2.model.spec import Spec
 
 ALL_DATES = "all"
@@ -17,22 +17,36 @@ class OrderAction(StrEnum):
     HOLD = "hold"
     """Not admitted until it is released; what runs goes on."""
     PROMOTE = "promote"
-    """Admitted before all others, promoted ones in the order of promotion."""
+    """Admitted and launched before all others, promoted ones in the order of promotion."""
     RELEASE = "release"
     """Takes both back; only recorded, never in force."""
 
 
 class OrderTarget(Spec):
-    """A job of a payer, for one business date or for all."""
+    """A job of a payer, for one business date or for all; or one attempt of it."""
 
     payer: str
     job: str
     business_date: str = ""
     """Empty: all."""
+    entry: str = ""
+    """Name of the only queue entry that is meant; empty: all of the job and date."""
 
     def matches(self, entry: QueueEntry) -> bool:
+        if self.entry and self.entry != entry.name:
+            return False
         same = (self.payer, self.job) == (entry.payer, entry.job)
         return same and self.business_date in ("", entry.business_date)
+
+    @classmethod
+    def of(cls, entry: QueueEntry) -> "OrderTarget":
+        """Mean one attempt: what is ordered ends with it, and with no other one of its job."""
+        return cls(
+            payer=entry.payer,
+            job=entry.job,
+            business_date=entry.business_date,
+            entry=entry.name,
+        )
 
     def __str__(self) -> str:
         return f"{self.payer}/{self.job} {self.business_date or 'all dates'}"
@@ -51,8 +65,18 @@ class QueueOrder(Spec):
     @property
     def key(self) -> str:
         """Its name below ``queue/orders/``."""
+        one = f"/{self.target.entry}" if self.target.entry else ""
+        return f"{self.action}/{self._job_and_date}{one}"
+
+    @property
+    def moment(self) -> tuple[float, str]:
+        """When it was given; several attempts promoted by one call stand in their own order."""
+        return self.at, self._job_and_date
+
+    @property
+    def _job_and_date(self) -> str:
         target = self.target
-        return f"{self.action}/{target.payer}/{target.job}/{target.business_date or ALL_DATES}"
+        return f"{target.payer}/{target.job}/{target.business_date or ALL_DATES}"
 
     @property
     def sentence(self) -> str:
@@ -64,12 +88,24 @@ class QueueOrder(Spec):
 
 def parse_order_key(key: str) -> tuple[OrderAction | None, OrderTarget]:
     """Read the name of an order; the action is None when it is not one of ours."""
-    parts = key.split("/")
-    nobody = OrderTarget(payer="", job="")
-    if len(parts) != 4 or parts[0] not in (OrderAction.HOLD, OrderAction.PROMOTE):
-        return None, nobody
-    date = "" if parts[3] == ALL_DATES else parts[3]
-    return OrderAction(parts[0]), OrderTarget(payer=parts[1], job=parts[2], business_date=date)
+    action, *parts = key.split("/")
+    is_known = action in (OrderAction.HOLD, OrderAction.PROMOTE) and len(parts) in (3, 4)
+    if not is_known or not all(parts):
+        return None, OrderTarget(payer="", job="")
+    payer, job, date, *entry = parts
+    date = "" if date == ALL_DATES else date
+    target = OrderTarget(payer=payer, job=job, business_date=date, entry="".join(entry))
+    return OrderAction(action), target
+
+
+def may_be_held(state: EntryState) -> bool:
+    """Say whether a hold still keeps an attempt at the door: nobody has asked EC2 for it."""
+    return recall(state).stage is Stage.WAITING
+
+
+def may_be_promoted(state: EntryState) -> bool:
+    """Say whether a promotion can still let an attempt in, or be launched, before others."""
+    return state.stage is not Stage.LAUNCHED
 
 
 def find_holds(entries: Iterable[QueueEntry], orders: Iterable[QueueOrder]) -> dict[str, str]:
@@ -90,14 +126,19 @@ def find_promoted(entries: Iterable[QueueEntry], orders: Iterable[QueueOrder]) -
     promoted = [order for order in orders if order.action is OrderAction.PROMOTE]
     if not promoted:
         return {}
-    promoted.sort(key=lambda order: (order.at, order.key))
-    place_of = {order.key: place for place, order in enumerate(promoted)}
-    by_job = _by_job(promoted)
+    promoted.sort(key=lambda order: order.moment)
+    moments = dict.fromkeys(order.moment for order in promoted)
+    place_of = {moment: place for place, moment in enumerate(moments)}
+    # An array is a thousand attempts of one job, each with its own promotion.
+    of_one = {order.target.entry: order for order in reversed(promoted) if order.target.entry}
+    of_many = _by_job(order for order in promoted if not order.target.entry)
     places: dict[str, int] = {}
     for entry in entries:
-        for order in by_job.get((entry.payer, entry.job), ()):
-            if order.target.matches(entry):
-                places.setdefault(entry.name, place_of[order.key])
+        own = [of_one[entry.name]] if entry.name in of_one else []
+        found = [*own, *of_many.get((entry.payer, entry.job), ())]
+        meant = [place_of[order.moment] for order in found if order.target.matches(entry)]
+        if meant:
+            places[entry.name] = min(meant)
     return places
 
 

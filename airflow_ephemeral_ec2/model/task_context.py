@@ -64,7 +64,7 @@ def is_backfill(context: Any) -> bool:  # noqa: ANN401
     """
     run = context["dag_run"]
     kind = getattr(run, "run_type", None)
-    run_id = getattr(run, "run_id", None) or context["ti"].run_id
+    run_id = getattr(run, "run_id", None) or getattr(context.get("ti"), "run_id", "")
     return str(getattr(kind, "value", kind)) == "backfill" or str(run_id).startswith("backfill__")
 
 
@@ -75,9 +75,18 @@ def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     Argument, params, partition key, the updates of assets that started the run, logical date,
     run_after: the first that exists. ``logical_date`` is None for a run that was started by hand in Airflow 3.
 
-    :raises ConfigurationError: what was given is not a date, or the updates are about several
+    :raises ConfigurationError: what was given is not a date, or one date for all runs of a
+        backfill, or the updates are about several
     """
-    asked = given or (context.get("params") or {}).get("business_date")
+    if given:
+        return parse_business_date(given)
+    asked = (context.get("params") or {}).get("business_date")
+    if asked and is_backfill(context):
+        msg = (
+            f"parameter business_date {asked!r}: in a backfill each run is for its own date, and "
+            "with this all would be for the same; leave it out, or trigger one run with it"
+        )
+        raise ConfigurationError(msg)
     if asked:
         return parse_business_date(asked)
     run = context["dag_run"]

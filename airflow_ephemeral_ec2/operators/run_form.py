@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_ephemeral_ec2.config_table.checks import limits_of
 from airflow_ephemeral_ec2.config_table.instance_types import find_vcpus
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.hooks.preview import preview_launch
@@ -70,7 +71,7 @@ def follow_request(
     if not request.wants(order.spec.job):
         msg = f"{name}: not among the jobs of this run ({', '.join(request.jobs)})"
         raise AirflowSkipException(msg)
-    _check_limit(request, order, table)
+    _check_limits(request, order, table)
     if request.dry_run:
         for line in _plan(request, order, table, settings):
             tell(line)
@@ -82,17 +83,20 @@ def follow_request(
         raise AirflowSkipException(msg)
 
 
-def _check_limit(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> None:
-    """Refuse a machine that the table's limit never lets start; its own were checked with it."""
-    limit = table.limits.vcpus
-    for one in request.instance_types.get(order.spec.job, ()):
-        vcpus = find_vcpus(one, order.lock)
-        if limit is not None and vcpus is not None and vcpus > limit:
-            msg = (
-                f"parameter instance_types: {order.spec.job}: {one} has {vcpus} vCPUs, "
-                f"limits.vcpus of the table is {limit}: it could never start"
-            )
-            raise ConfigurationError(msg)
+def _check_limits(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> None:
+    """Refuse machines that a limit never lets start: in each task, also of jobs that come later."""
+    for spec in table.jobs(order.spec.payer):
+        for one in request.instance_types.get(spec.job, ()):
+            vcpus = find_vcpus(one, order.lock) or 0
+            over = [
+                f"limits.{n} is {most}" for n, most in limits_of(spec, table.limits) if vcpus > most
+            ]
+            if over:
+                msg = (
+                    f"parameter instance_types: {spec.job}: {one} has {vcpus} vCPUs, in the table "
+                    f"{', '.join(over)}: it could never start; choose a smaller type"
+                )
+                raise ConfigurationError(msg)
 
 
 def _plan(

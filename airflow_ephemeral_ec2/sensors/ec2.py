@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, EphemeralEC2Error, JobEndedError
 from airflow_ephemeral_ec2.hooks.ec2 import open_controller, open_store
-from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, find_standing
+from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, describe_stale, find_standing
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
     OutcomeRecord,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_ephemeral_ec2.hooks.controller import Controller
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
+
+STALE = ("warn", "wait", "fail")
 
 
 class EphemeralEC2Sensor(BaseSensorOperator):
@@ -41,6 +44,9 @@ class EphemeralEC2Sensor(BaseSensorOperator):
     :param payer: payer of the job, when there is no ``launch``
     :param job: name of the job, when there is no ``launch``
     :param business_date: as for the operator
+    :param stale: what to do about a success whose input was written again after it: ``warn`` says
+        so in the log and in XCom (``stale``) and succeeds; ``wait`` waits until the job has run
+        again, with ``launch`` until the same task has; ``fail`` fails
     :param deferrable: wait in the triggerer, without a worker slot
     """
 
@@ -54,6 +60,7 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         payer: str | None = None,
         job: str | None = None,
         business_date: str | None = None,
+        stale: str = "warn",
         deferrable: bool = True,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
@@ -61,10 +68,14 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         if launch is None and (payer is None or job is None):
             msg = "EphemeralEC2Sensor: give launch, or payer and job"
             raise ValueError(msg)
+        if stale not in STALE:
+            msg = f"EphemeralEC2Sensor: stale={stale!r}: write one of {', '.join(STALE)}"
+            raise ValueError(msg)
         self.launch = launch
         self.payer = payer
         self.job = job
         self.business_date = business_date
+        self.stale = stale
         self.deferrable = deferrable
         self._controller: Controller | None = None
 
@@ -72,6 +83,9 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         """Defer, or poke on the worker."""
         if not self.deferrable:
             return super().execute(context)
+        return self._wait(context)
+
+    def _wait(self, context: Any) -> None:  # noqa: ANN401
         try:
             reference = self._reference(context)
         except EphemeralEC2Error as error:
@@ -83,14 +97,14 @@ class EphemeralEC2Sensor(BaseSensorOperator):
                 business_date=reference.business_date,
                 jobkey=reference.jobkey,
                 poll_seconds=min(float(self.poke_interval), 15.0),
+                stale=self.stale,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout),
         )
-        return None
 
-    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401, ARG002
-        """End the task as the job ended."""
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
+        """End the task as the job ended, or wait on if its success has become stale since."""
         event = event or {}
         if "error" in event:
             if event.get("retryable"):
@@ -100,28 +114,34 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         outcome = store.read_outcome(event["jobkey"], event["attempt"])
         if outcome is None:
             raise AirflowFailException(f"job {event['jobkey']}: its records have disappeared")
-        return self._conclude(outcome, event.get("sentence", ""))
+        value = self._conclude(store, outcome, event.get("sentence", ""))
+        return self._wait(context) if value is None else value
 
     def poke(self, context: Any) -> PokeReturnValue:  # noqa: ANN401
         """Look once, and drive the queue while looking."""
-        settings = settings_from_airflow()
         try:
-            self._controller = self._controller or open_controller(settings)
-            standing = find_standing(self._controller.store, self._reference(context))
-            if standing is not None and standing.outcome is None:
-                ended = self._controller.follow((standing.name,))
-                # Between two pokes others must be able to act.
-                self._controller.release()
-                if standing.name in ended:
-                    standing = find_standing(self._controller.store, self._reference(context))
+            value = self._look(context)
         except EphemeralEC2Error as error:
             if error.retryable:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
             raise AirflowFailException(str(error)) from None
+        return PokeReturnValue(value is not None, value)
+
+    def _look(self, context: Any) -> dict[str, Any] | None:  # noqa: ANN401
+        self._controller = self._controller or open_controller(settings_from_airflow())
+        store, reference = self._controller.store, self._reference(context)
+        accepts = self.stale == "warn"
+        standing = find_standing(store, reference, accepts_stale=accepts)
+        if standing is not None and standing.outcome is None:
+            ended = self._controller.follow((standing.name,))
+            # Between two pokes others must be able to act.
+            self._controller.release()
+            if standing.name in ended:
+                standing = find_standing(store, reference, accepts_stale=accepts)
         if standing is None or standing.outcome is None or not standing.is_final:
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(True, self._conclude(standing.outcome, standing.sentence))
+            return None
+        return self._conclude(store, standing.outcome, standing.sentence)
 
     def _reference(self, context: Any) -> JobReference:  # noqa: ANN401
         if self.launch is not None:
@@ -141,12 +161,23 @@ class EphemeralEC2Sensor(BaseSensorOperator):
         day = find_business_date(self.business_date, context)
         return JobReference(str(self.payer), str(self.job), day)
 
-    def _conclude(self, record: OutcomeRecord, sentence: str) -> dict[str, Any]:
+    def _conclude(
+        self, store: JobStore, record: OutcomeRecord, sentence: str
+    ) -> dict[str, Any] | None:
+        """End as the job ended; None: its success is stale and another one is waited for."""
+        stale = describe_stale(store, record) if record.outcome is Outcome.SUCCEEDED else ""
+        if stale and self.stale == "wait":
+            self.log.warning("%s; waits for another run", stale)
+            return None
         for line in describe_story(record):
             self.log.info(line)
         self.log.info("outcome: %s", describe_ending(record))
+        if stale and self.stale == "fail":
+            raise AirflowFailException(f"{stale}. What to do: run it again (stale='fail')")
+        if stale:
+            self.log.warning("%s; run it again", stale)
         if record.outcome is Outcome.SUCCEEDED:
-            return xcom_of(record)
+            return xcom_of(record) | ({"stale": stale} if stale else {})
         if record.outcome is Outcome.SKIPPED:
             raise AirflowSkipException(f"{record.title}: {describe_ending(record)}")
         raise AirflowFailException(describe_failure(record, sentence))

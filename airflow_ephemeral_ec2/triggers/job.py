@@ -10,7 +10,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.ec2 import open_store
-from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
+from airflow_ephemeral_ec2.hooks.job_lookup import (
+    JobReference,
+    JobStanding,
+    describe_stale,
+    find_standing,
+)
 from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
 from airflow_ephemeral_ec2.triggers.asking import until_answered
 from airflow_ephemeral_ec2.triggers.resumption import settle
@@ -18,6 +23,8 @@ from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from airflow_ephemeral_ec2.hooks.job_store import JobStore
 
 
 class EphemeralEC2JobTrigger(BaseTrigger):
@@ -29,6 +36,8 @@ class EphemeralEC2JobTrigger(BaseTrigger):
     :param business_date: ``2026-03-01``
     :param jobkey: the job's key, when it is known from its launch
     :param poll_seconds: seconds between two looks while nobody has asked for the job
+    :param stale: ``wait``: a success whose input was written again after it does not count; with
+        others the sensor decides
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         business_date: str,
         jobkey: str | None = None,
         poll_seconds: float = 15.0,
+        stale: str = "warn",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not annotate triggers
         self.payer = payer
@@ -45,6 +55,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         self.business_date = business_date
         self.jobkey = jobkey
         self.poll_seconds = poll_seconds
+        self.stale = stale
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -55,6 +66,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
                 "business_date": self.business_date,
                 "jobkey": self.jobkey,
                 "poll_seconds": self.poll_seconds,
+                "stale": self.stale,
             },
         )
 
@@ -79,22 +91,32 @@ class EphemeralEC2JobTrigger(BaseTrigger):
     async def _wait(self, settings: Settings) -> JobStanding:
         reference = JobReference(self.payer, self.job, self.business_date, self.jobkey)
         waiting = controller_task(settings)
-        said_nothing_there = False
+        told = ""
 
-        def look() -> JobStanding | None:
-            return find_standing(open_store(settings), reference)
+        def look() -> tuple[JobStanding | None, str]:
+            return self._look(open_store(settings), reference)
 
         while True:
-            standing = await until_answered(look, self.log.info, self.poll_seconds)
-            if standing is None:
-                if not said_nothing_there:
-                    self.log.info("%s: nobody has asked for it yet", reference)
-                    said_nothing_there = True
-                await asyncio.sleep(self.poll_seconds)
-            elif standing.outcome is None:
+            standing, why = await until_answered(look, self.log.info, self.poll_seconds)
+            if why and why != told:
+                self.log.info("%s", why)
+            told = why
+            if standing is not None and standing.outcome is None:
                 await waiting.wait(standing.name, self.log.info)
-            elif standing.is_final:
+            elif standing is not None and not why:
                 return standing
             else:
-                self.log.info("%s: %s", standing.outcome.title, standing.sentence)
                 await asyncio.sleep(self.poll_seconds)
+
+    def _look(self, store: JobStore, reference: JobReference) -> tuple[JobStanding | None, str]:
+        """Return how the job stands, and why that is not its end though nothing is open."""
+        standing = find_standing(store, reference, accepts_stale=self.stale == "warn")
+        if standing is None:
+            return None, f"{reference}: nobody has asked for it yet"
+        if standing.outcome is None:
+            return standing, ""
+        if not standing.is_final:
+            return standing, f"{standing.outcome.title}: {standing.sentence}"
+        if self.stale == "wait" and standing.is_stale:
+            return standing, f"{describe_stale(store, standing.outcome)}; waits for another run"
+        return standing, ""

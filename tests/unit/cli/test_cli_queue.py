@@ -273,12 +273,56 @@ def test_a_promotion_lets_one_in_first_and_ends_with_its_date(ask, enqueue, stor
     assert [o.target.business_date for o in QueueReader(store).read().orders] == ["2026-03-01"]
 
 
+def test_each_attempt_is_promoted_for_itself(ask, enqueue, store):
+    parts = [make_entry(n, "claims", array_index=int(n), array_size=3) for n in "012"]
+    enqueue(*parts, make_entry("3", "claims", business_date="2026-02-28"), running=parts[:1])
+
+    found = ask("promote", "acme", "claims", "--reason", "r", "--by", "ops", "--json").json
+
+    orders = QueueReader(store).read().orders
+    assert sorted(order.target.entry for order in orders) == ["1-a1", "2-a1", "3-a1"]
+    assert [line.partition(":")[0] for line in found["message"]] == [
+        "acme/claims 2026-02-28", "acme/claims 2026-03-01",
+    ]  # fmt: skip
+    again = ask("promote", "acme", "claims", "--reason", "s", "--by", "mia", "--json").json
+    assert not again["changed"]
+    assert 'promoted by ops "r"' in again["message"][0]
+    released = ask("release", "acme", "claims", "--date", "2026-03-01", "--reason", "r", "--json")
+    assert len(released.json["message"]) == 1
+    assert [o.target.entry for o in QueueReader(store).read().orders] == ["3-a1"]
+
+
+@pytest.fixture(params=[False, True], ids=["paced", "asked for"])
+def admitted(request, enqueue, store):
+    """One that has room and waits for its launch; whether EC2 was asked for its machine."""
+    entry = make_entry("1", "claims", title="acme/claims 2026-03-01, attempt 1")
+    state = enqueue(entry)
+    out = {"stage": Stage.ADMITTED, "vcpus": 2, "admitted_at": 1.0, "is_asked": request.param}
+    known = {entry.name: state.entries[entry.name].model_copy(update=out)}
+    state = state.model_copy(update={"entries": known})
+    assert store.write_state(state, store.read_state()[1])
+    return request.param
+
+
+def test_who_waits_for_its_launch_can_be_promoted(ask, admitted, store):
+    found = ask("promote", "acme", "claims", "--reason", "r")
+
+    assert found.exit_code == 0
+    assert "attempt 1 is admitted already; it is launched before others" in found.out
+    assert len(QueueReader(store).read().orders) == 1
+
+
+def test_a_hold_says_of_whom_it_comes_too_late(ask, admitted):
+    """Of whom EC2 was not asked, the next decision makes it wait again."""
+    assert ("it goes on" in ask("hold", "acme", "claims", "--reason", "r").out) is admitted
+
+
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
         (["promote", "acme", "clams"], "Did you mean 'acme/claims'?"),
         (["promote", "acme", "claims", "--date", "2026-01-01"], "it is for 2026-03-01"),
-        (["promote", "acme", "runs"], "admitted already"),
+        (["promote", "acme", "runs"], "launched already"),
         (["release", "acme", "claims"], "neither held nor promoted"),
         (["hold", "ac me", "claims"], "PAYER: 'ac me': use letters"),
         (["hold", "acme", "claims", "--date", "1.3.2026"], "write it like 2026-03-01"),

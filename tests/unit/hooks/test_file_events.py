@@ -62,9 +62,9 @@ class DyingRecords(LandingRecords):
         super().__init__(store, payer)
         self.lives = lives
 
-    def settle_taking(self, run, taking):
+    def settle_taking(self, *words):
         self._live()
-        return super().settle_taking(run, taking)
+        return super().settle_taking(*words)
 
     def take(self, run, taken):
         self._live()
@@ -176,6 +176,48 @@ def test_two_runs_with_the_same_messages_take_each_file_once(landing):
     first = landing.gate.resume(RUN)
 
     assert [one.count for one in (*first, *other)] == [1, 1]
+
+
+class SlowRecords(LandingRecords):
+    """Another run takes what this one has decided to take, just before it does."""
+
+    def __init__(self, landing, payer):
+        super().__init__(landing.store, payer)
+        self._landing = landing
+
+    def settle_taking(self, run, taking, number=1):
+        settled = super().settle_taking(run, taking, number)
+        for taken in settled.objects:
+            LandingRecords(self._landing.store, "acme").take(OTHER, taken)
+        return settled
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_who_lost_all_files_to_another_run_goes_on_and_takes_the_next(landing, times):
+    slow = landing.make_gate(SlowRecords(landing, "acme"))
+    for number in range(times):
+        landing.drop(f"{number}_20260301.csv")
+        assert slow.take(RUN, landing.receive()) == ()
+        assert slow.resume(RUN) == ()
+    assert landing.left() == 0
+    landing.drop("next_20260302.csv")
+
+    found = landing.gate.take(RUN, landing.receive())
+
+    assert found == (DateFiles("2026-03-02", 1, 0),)
+    assert landing.gate.resume(RUN) == found
+    assert landing.left() == 0
+
+
+def test_two_tries_of_a_run_that_lost_its_files_take_the_same_next(landing):
+    landing.drop("lost_20260301.csv")
+    landing.make_gate(SlowRecords(landing, "acme")).take(RUN, landing.receive())
+    landing.drop("a_20260302.csv")
+    first = landing.gate.take(RUN, landing.receive())
+    landing.drop("b_20260303.csv")
+
+    assert landing.gate.take(RUN, landing.receive()) == first
+    assert landing.left() == 1
 
 
 def test_a_message_of_a_taken_file_stays_until_it_is_recorded(landing, monkeypatch):

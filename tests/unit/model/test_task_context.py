@@ -51,6 +51,19 @@ def test_a_date_that_is_none_is_named():
         find_business_date("2026-02-30", context())
 
 
+def test_one_date_for_all_runs_of_a_backfill_is_refused():
+    params = {"business_date": "2026-03-05"}
+    started = context(params, logical_date=LATE, run_type="backfill", run_id="scheduled__1")
+
+    with pytest.raises(
+        ConfigurationError, match=r"'2026-03-05': in a backfill each run is for its"
+    ):
+        find_business_date(None, started)
+    assert find_business_date("2026-03-01", started) == "2026-03-01"
+    started["params"] = {"business_date": None}
+    assert find_business_date(None, started) == "2026-03-01"
+
+
 def test_clearing_and_rerunning_change_the_epoch_and_retrying_does_not():
     def epoch(max_tries, started, retries=2):
         ti = SimpleNamespace(max_tries=max_tries, try_number=1)

@@ -114,6 +114,16 @@ def test_a_backfill_is_recorded_as_one(run, store):
     assert launch(store, run(run_type="backfill")).is_backfill is True
 
 
+@pytest.mark.parametrize("job", ["claims", "member"])
+def test_one_date_for_all_runs_of_a_backfill_launches_nothing(run, store, job):
+    filled = {"business_date": "2026-03-05", "run_type": "backfill", "job": job}
+
+    said = refuse(run, AirflowFailException, **filled)
+
+    assert "parameter business_date '2026-03-05': in a backfill" in said
+    assert store.list_queue().entries == frozenset()
+
+
 def refuse(run, kind, **filled):
     with pytest.raises(kind) as error:
         run(**filled)
@@ -153,11 +163,53 @@ def test_a_dry_run_that_airflow_is_set_to_ignore_launches_nothing(run, store):
     assert store.list_queue().entries == frozenset()
 
 
-def test_a_machine_over_the_limit_could_never_start(run, store):
-    said = refuse(run, AirflowFailException, instance_types={"claims": "c7i.48xlarge"})
+@pytest.fixture
+def limit(table):
+    """Write limits, and how the machines of all jobs are paid for, into the table."""
 
-    assert "claims: c7i.48xlarge has 192 vCPUs, limits.vcpus of the table is 96" in said
+    def limit(limits, capacity_type="on-demand"):
+        text = table.read_text().replace("limits: {vcpus: 96}", f"limits: {limits}")
+        table.write_text(text.replace("defaults:", f"defaults:\n  capacity_type: {capacity_type}"))
+
+    return limit
+
+
+@pytest.mark.parametrize("job", ["claims", "member"])
+@pytest.mark.parametrize(
+    ("limits", "capacity_type", "named"),
+    [
+        ("{vcpus: 96}", "on-demand", "limits.vcpus is 96"),
+        ("{on_demand: 90}", "on-demand", "limits.on_demand is 90"),
+        ("{spot: 80}", "spot", "limits.spot is 80"),
+        ("{spot: 80}", "spot-then-on-demand", "limits.spot is 80"),
+        ("{on_demand: 90}", "spot-then-on-demand", "limits.on_demand is 90"),
+        ("{payers: {acme: 64}}", "on-demand", "limits.payers.acme is 64"),
+        ("{jobs: {claims: 32}}", "on-demand", "limits.jobs.claims is 32"),
+        ("{vcpus: 96, jobs: {claims: 32}}", "spot", "limits.vcpus is 96, limits.jobs.claims is 32"),
+    ],
+)
+def test_a_machine_over_a_limit_could_never_start_and_no_task_launches(
+    run, store, limit, job, limits, capacity_type, named
+):
+    limit(limits, capacity_type)
+
+    said = refuse(run, AirflowFailException, job=job, instance_types={"claims": "c7i.48xlarge"})
+
+    assert f"claims: c7i.48xlarge has 192 vCPUs, in the table {named}: it could never start" in said
     assert store.list_queue().entries == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("limits", "capacity_type"),
+    [("{spot: 2}", "on-demand"), ("{on_demand: 2}", "spot"), ("{jobs: {member: 2}}", "spot")],
+)
+def test_a_limit_of_others_refuses_nothing(run, store, limit, table, limits, capacity_type):
+    limit(limits, capacity_type)
+    lock = table.with_name("payers.lock.json")
+    facts = '"c7i.48xlarge": {"vcpus": 192, "memory_mib": 9, "architecture": "x86_64"}, "m7i.large"'
+    lock.write_text(lock.read_text().replace('"m7i.large"', facts))
+
+    assert launch(store, run(instance_types={"claims": "c7i.48xlarge"})).vcpus == 192
 
 
 @pytest.mark.parametrize(
