@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.order_book import OrderBook
+    from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.predecessors import Predecessors
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
     from airflow_ephemeral_ec2.model.queue import QueueEntry
@@ -41,8 +42,9 @@ class Admitting:
         attempts: OpenAttempts,
         order: OrderBook,
         predecessors: Predecessors,
+        in_parallel: Parallel,
     ) -> None:
-        self._predecessors = predecessors
+        self._predecessors, self._in_parallel = predecessors, in_parallel
         self._store, self._ledger, self._open, self._order = store, ledger, attempts, order
         self._orders: dict[str, QueueOrder | None] = {}
         self._flaps: dict[str, float] = {}
@@ -166,8 +168,8 @@ class Admitting:
     def _read_orders(self, keys: Collection[str]) -> None:
         for key in set(self._orders) - set(keys):
             self._forget_order(key)
-        for key in sorted(set(keys) - set(self._orders)):
-            order = self._store.read_order(key)
+        new = sorted(set(keys) - set(self._orders))
+        for key, order in zip(new, self._in_parallel(self._store.read_order, new), strict=True):
             self._orders[key] = order
             for memory in self._open.memories.values():
                 if order is not None and order.target.matches(memory.entry):

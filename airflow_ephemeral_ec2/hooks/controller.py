@@ -79,7 +79,9 @@ class Controller:
         order = OrderBook(store, in_parallel)
         backstop = backstop or NoBackstop()
         predecessors = Predecessors(store, self._open, in_parallel)
-        self._admitting = Admitting(store, self._ledger, self._open, order, predecessors)
+        self._admitting = Admitting(
+            store, self._ledger, self._open, order, predecessors, in_parallel
+        )
         concluding = Concluding(
             store, self._ledger, self._open, order, fleet_for, backstop,
             self._admitting.end_promotions,
