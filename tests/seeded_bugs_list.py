@@ -720,4 +720,25 @@ SEEDED_BUGS = (
         "        if False:",
         ("tests/unit/hooks/test_lost_queue_state.py",),
     ),
+    SeededBug(
+        "a refusal of another attempt or placement counts",
+        "hooks/job_store.py",
+        "            if not refusal.is_of(record, index):",
+        "            if False:",
+        ("tests/unit/hooks/test_tampering.py",),
+    ),
+    SeededBug(
+        "a refusal of another schema version counts",
+        "model/refusal.py",
+        "    version: Literal[1] = 1",
+        "    version: int = 1",
+        ("tests/unit/hooks/test_tampering.py",),
+    ),
+    SeededBug(
+        "rubbish in the place of a refusal passes the placement over",
+        "hooks/job_store.py",
+        "            refusal = self.read_model(key, Refusal) if key in listed else None",
+        '            refusal = Refusal.of(record, index, "", "", 0) if key in listed else None',
+        ("tests/unit/hooks/test_tampering.py",),
+    ),
 )

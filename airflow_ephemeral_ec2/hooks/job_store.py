@@ -15,6 +15,7 @@ from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Outcome, StartLock
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
 from airflow_ephemeral_ec2.model.record import OutcomeRecord, read_verdict, write_verdict
+from airflow_ephemeral_ec2.model.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,24 +115,32 @@ class JobStore(QueueStore, HistoryStore):
 
     def write_refusal(self, record: LaunchRecord, placement: int, code: str, text: str) -> None:
         """Write down that a placement was definitively refused."""
-        key = contract.refused_key(self.environment, record.jobkey, record.attempt, placement)
-        body = {
-            "placement": str(record.placements[placement]),
-            "code": code,
-            "message": text,
-            "at": self.clock.now(),
-        }
-        self.write_new(key, json.dumps(body).encode())
+        refusal = Refusal.of(record, placement, code, text, self.clock.now())
+        self.write_new(self._refused_key(record, placement), refusal.model_dump_json().encode())
 
     def read_refusals(self, record: LaunchRecord) -> dict[int, str]:
-        """Return placement index -> code of what was definitively refused; unreadable is refused."""
+        """
+        Return placement index -> code of what was definitively refused.
+
+        :raises TamperedObjectError: one of them is not ours; to believe it would pass over a
+            placement that may have given a machine
+        """
         prefix = contract.attempt_prefix(self.environment, record.jobkey, record.attempt)
+        listed = set(self.list_keys(prefix + "refused-"))
         found = {}
-        for key in list(self.list_keys(prefix + "refused-")):
-            number = key.rpartition("-")[2].removesuffix(".json")
-            if number.isdigit():
-                found[int(number)] = str(read_json(self.read_document(key)).get("code", "unknown"))
+        for index in range(len(record.placements)):
+            key = self._refused_key(record, index)
+            refusal = self.read_model(key, Refusal) if key in listed else None
+            if refusal is None:
+                continue
+            if not refusal.is_of(record, index):
+                detail = "the refusal of another attempt or placement."
+                raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail)
+            found[index] = refusal.code
         return found
+
+    def _refused_key(self, record: LaunchRecord, placement: int) -> str:
+        return contract.refused_key(self.environment, record.jobkey, record.attempt, placement)
 
     # -- start lock and report -------------------------------------------------------------
 

@@ -12,8 +12,16 @@ from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.refusal import Refusal
 from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
-from tests.unit.hooks.scripted import lock_for, name_of, outcome_of, report
+from tests.unit.hooks.scripted import (
+    forget_launches,
+    heir_of,
+    lock_for,
+    name_of,
+    outcome_of,
+    report,
+)
 
 BODIES = {
     "empty": b"",
@@ -37,6 +45,7 @@ def keys_of(record):
     return {
         "launch": contract.launch_key(*where),
         "lock": contract.start_lock_key(*where, record.nonce),
+        "refused": contract.refused_key(*where, 0),
         "outcome": contract.outcome_key(*where),
         "entry": f"test/queue/{name_of(record)}.json",
         "kill": f"test/queue/{name_of(record)}.kill.json",
@@ -213,6 +222,100 @@ def test_R22_a_report_with_another_nonce_is_tampered(controller, fleet, store, s
     found = outcome_of(controller, record)
 
     assert (found.outcome, found.budget) == ("tampered", "none")
+
+
+FORGED_REFUSALS = {
+    "another nonce": {"nonce": "0" * 32},
+    "another attempt": {"attempt": 2},
+    "another job": {"jobkey": "b" * 40},
+    "another placement": {"placement": "p5.48xlarge spot subnet-0a1"},
+    "another version": {"version": 2},
+    "a field that we do not know": {"by": "somebody"},
+    "a code that is no text": {"code": None},
+}
+
+
+def refuse(store, record, **changes):
+    """Write a refusal of the first placement, as we do but for the changes."""
+    made = Refusal.of(record, 0, "InsufficientInstanceCapacity", "no", 1_000.0)
+    put(store, keys_of(record)["refused"], json.dumps(made.model_dump() | changes).encode())
+
+
+def expect_tampered_refusal(controller, record):
+    found = outcome_of(controller, record)
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert "refused-0.json" in found.reason
+
+
+@CORRUPT
+def test_a_corrupt_refusal_is_reported_and_passes_no_placement_over(
+    controller, fleet, store, submit, body
+):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["refused"], body)
+
+    expect_tampered_refusal(controller, record)
+
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        other.placements[0].client_token
+    ]
+    assert store.read_start_lock(record).revoked
+    assert name_of(record) not in store.list_queue().entries
+
+
+@pytest.mark.parametrize("changes", FORGED_REFUSALS.values(), ids=FORGED_REFUSALS.keys())
+def test_a_refusal_that_names_something_else_is_reported(controller, fleet, store, submit, changes):
+    record = submit()
+    refuse(store, record, **changes)
+
+    expect_tampered_refusal(controller, record)
+
+    assert fleet.requests == []
+
+
+def test_a_refusal_of_ours_passes_its_placement_over(controller, fleet, store, submit):
+    record = submit()
+    refuse(store, record)
+
+    controller.tick()
+
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        record.placements[1].client_token
+    ]
+
+
+@pytest.mark.parametrize("name", ["refused-9", "refused-x", "refused-\u00b2", "refused-00"])
+def test_a_foreign_key_among_the_refusals_is_passed_over(controller, fleet, store, submit, name):
+    record = submit()
+    put(store, f"test/jobs/{record.jobkey}/a1/{name}.json", b"{}")
+
+    controller.tick()
+
+    assert controller.machine_of(name_of(record)) == "i-0"
+
+
+@pytest.mark.parametrize("has_lock", [True, False], ids=["it works", "it boots"])
+def test_a_corrupt_refusal_ends_the_machine_that_a_lost_answer_has_left(
+    controller, fleet, store, submit, clock, has_lock
+):
+    """The first placement has a machine, and rubbish says that it was refused."""
+    record = submit()
+    controller.tick()
+    forget_launches(store, controller)
+    put(store, keys_of(record)["refused"], b"rubbish")
+    if has_lock:
+        lock_for(store, record)
+    heir = heir_of(store, fleet)
+
+    assert outcome_of(heir, record) is None
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated")
+    for _ in range(2):
+        clock.at += QUIET_SECONDS
+        outcome_of(heir, record)
+
+    expect_tampered_refusal(heir, record)
+    assert len(fleet.requests) == 1
 
 
 @CORRUPT
