@@ -14,10 +14,12 @@ from airflow_ephemeral_ec2.model.order import NOTHING_STALE, DatedKey, find_laun
 from airflow_ephemeral_ec2.model.outcome import Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.queue import Stage
 from airflow_ephemeral_ec2.model.report import Report
+from airflow_ephemeral_ec2.model.watch import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_ephemeral_ec2.hooks.endings import Evidence
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
@@ -89,13 +91,45 @@ class Concluding:
         elif isinstance(evidence.report, Report) and observation.state == "terminated":
             marker, has_console = self._last_words.cross_check(name, observation, fleet)
         verdict = evidence.judge(record.spec, observation, marker)
-        if verdict is not None:
+        if verdict is not None and self._is_alone(name, verdict, evidence, look, fleet):
             reason = verdict.reason
             if evidence.is_lock_free and not self._store.revoke_start_lock(record, reason, verdict):
                 # Another machine of this attempt has just taken it: the next look follows that one.
                 return
             report = evidence.report if isinstance(evidence.report, Report) else marker
             self.close(name, verdict, observation, report, has_console=has_console)
+
+    def _is_alone(
+        self, name: str, verdict: Verdict, evidence: Evidence, look: Look, fleet: Fleet
+    ) -> bool:
+        """
+        End what else lives of an attempt, where nothing says who had its work; True: nothing does.
+
+        There are others only after a double launch, or where the start lock names a machine that
+        nobody knows. An ordinary end costs no look at EC2: there the lock says who it was, and any
+        other machine that finds it taken ends by itself.
+        """
+        observation, memory = look.observation, self._open.memories[name]
+        is_told = evidence.lock is not None and evidence.lock.instance_id == observation.instance_id
+        if is_told and verdict.outcome is not Outcome.TAMPERED and observation.state != GONE:
+            return True
+        entry = memory.entry
+        others = [
+            machine.instance_id
+            for machine in fleet.find_attempt(entry.jobkey, entry.attempt)
+            if not machine.is_dead and machine.instance_id != observation.instance_id
+        ]
+        for instance_id in others:
+            memory.tell(f"ending {instance_id} too: {verdict.reason}")
+        fleet.terminate(others)
+        if others or evidence.lock is None or not evidence.lock.is_foreign:
+            return not others
+        # EC2 may be late to show who took the lock before somebody wrote over it.
+        launched_at = observation.launched_at or self._ledger.entries[name].launched_at
+        if launched_at is not None and look.now - launched_at >= QUIET_SECONDS:
+            return True
+        memory.tell(f"its end; {verdict.reason}, so EC2 is asked for other machines of the attempt")
+        return False
 
     def close(
         self,

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ephemeral_ec2.contract import (
-    PHASE_CREDENTIALS,
-    PHASE_LOCK,
-    PHASE_SUPERSEDED,
-    machine_prefix,
-)
+from airflow_ephemeral_ec2.contract import machine_prefix
 from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.order import NOTHING_STALE
 from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict, judge
@@ -23,9 +18,6 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
     from airflow_ephemeral_ec2.model.spec import JobSpec
 
-WITHOUT_LOCK = frozenset({PHASE_CREDENTIALS, PHASE_LOCK, PHASE_SUPERSEDED})
-"""Who reports from here did not have the start lock: another machine of the attempt may have it."""
-
 
 @dataclass(frozen=True)
 class AdmissionTimes:
@@ -37,7 +29,7 @@ class AdmissionTimes:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the bucket knows about a dead machine; lock and kill are read only where they decide."""
+    """What the bucket knows about a dead machine; the kill is read only where it decides."""
 
     report: Report | str | None
     lock: StartLock | None = None
@@ -45,14 +37,17 @@ class Evidence:
 
     def other_holder(self, observation: Observation) -> str | None:
         """Return the instance that holds the start lock, when it is another one."""
+        if isinstance(self.report, Report) and self.report.had_lock:
+            return None  # then one of the two is not ours: nobody is followed
         holder = self.lock.instance_id if self.lock else None
         return None if holder == observation.instance_id else holder
 
     @property
     def is_lock_free(self) -> bool:
-        """Whether the dead machine has said that it ended without a lock that nobody has."""
-        is_without = isinstance(self.report, Report) and self.report.phase in WITHOUT_LOCK
-        return is_without and self.lock is None
+        """Whether nobody has the lock, and the dead machine's report does not say that it had."""
+        if self.lock is not None or self.report is None:
+            return False
+        return isinstance(self.report, str) or not self.report.had_lock
 
     @property
     def holder_arn(self) -> str | None:
@@ -74,10 +69,10 @@ def collect_evidence(store: JobStore, record: LaunchRecord, observation: Observa
     expected = Expected(record.jobkey, record.attempt, record.nonce, observation.instance_id)
     body = store.read_report(observation.arn) if observation.arn else None
     report = read_report(body, expected)
-    if isinstance(report, Report) and not (report.interrupted or report.phase in WITHOUT_LOCK):
-        return Evidence(report)
-    name = entry_name(record.jobkey, record.attempt)
-    return Evidence(report, store.read_start_lock(record), store.read_kill(name))
+    lock = store.read_start_lock(record)
+    if isinstance(report, Report) and report.had_lock and not report.interrupted:
+        return Evidence(report, lock)
+    return Evidence(report, lock, store.read_kill(entry_name(record.jobkey, record.attempt)))
 
 
 def write_ending(

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
-from airflow_ephemeral_ec2.hooks.bucket import read_json
 from airflow_ephemeral_ec2.hooks.history_store import HistoryStore
 from airflow_ephemeral_ec2.hooks.queue_store import QueueStore
 from airflow_ephemeral_ec2.model.identity import PastAttempt
-from airflow_ephemeral_ec2.model.outcome import Outcome, StartLock
+from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.plan import LaunchRecord
-from airflow_ephemeral_ec2.model.record import OutcomeRecord, read_verdict, write_verdict
+from airflow_ephemeral_ec2.model.record import OutcomeRecord, write_verdict
+from airflow_ephemeral_ec2.model.refusal import Refusal
+from airflow_ephemeral_ec2.model.start_lock import parse_start_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_ephemeral_ec2.model.outcome import Verdict
+    from airflow_ephemeral_ec2.model.outcome import StartLock, Verdict
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 
@@ -114,24 +115,32 @@ class JobStore(QueueStore, HistoryStore):
 
     def write_refusal(self, record: LaunchRecord, placement: int, code: str, text: str) -> None:
         """Write down that a placement was definitively refused."""
-        key = contract.refused_key(self.environment, record.jobkey, record.attempt, placement)
-        body = {
-            "placement": str(record.placements[placement]),
-            "code": code,
-            "message": text,
-            "at": self.clock.now(),
-        }
-        self.write_new(key, json.dumps(body).encode())
+        refusal = Refusal.of(record, placement, code, text, self.clock.now())
+        self.write_new(self._refused_key(record, placement), refusal.model_dump_json().encode())
 
     def read_refusals(self, record: LaunchRecord) -> dict[int, str]:
-        """Return placement index -> code of what was definitively refused; unreadable is refused."""
+        """
+        Return placement index -> code of what was definitively refused.
+
+        :raises TamperedObjectError: one of them is not ours; to believe it would pass over a
+            placement that may have given a machine
+        """
         prefix = contract.attempt_prefix(self.environment, record.jobkey, record.attempt)
+        listed = set(self.list_keys(prefix + "refused-"))
         found = {}
-        for key in list(self.list_keys(prefix + "refused-")):
-            number = key.rpartition("-")[2].removesuffix(".json")
-            if number.isdigit():
-                found[int(number)] = str(read_json(self.read_document(key)).get("code", "unknown"))
+        for index in range(len(record.placements)):
+            key = self._refused_key(record, index)
+            refusal = self.read_model(key, Refusal) if key in listed else None
+            if refusal is None:
+                continue
+            if not refusal.is_of(record, index):
+                detail = "the refusal of another attempt or placement."
+                raise TamperedObjectError(f"s3://{self.bucket}/{key}", detail)
+            found[index] = refusal.code
         return found
+
+    def _refused_key(self, record: LaunchRecord, placement: int) -> str:
+        return contract.refused_key(self.environment, record.jobkey, record.attempt, placement)
 
     # -- start lock and report -------------------------------------------------------------
 
@@ -144,13 +153,7 @@ class JobStore(QueueStore, HistoryStore):
         body = self.read_document(self._lock_key(record))
         if body is None:
             return None
-        found = read_json(body)
-        instance_id, revoked = found.get("instance_id"), found.get("revoked")
-        known = (instance_id or revoked) and all(isinstance(v, str | None) for v in found.values())
-        if known and found.get("nonce", record.nonce) == record.nonce:
-            arn = found.get("arn") or ""
-            return StartLock(instance_id, revoked, arn=arn, verdict=read_verdict(found, revoked))
-        return StartLock(None, None, is_foreign=True)
+        return parse_start_lock(body, record.nonce)
 
     def revoke_start_lock(
         self, record: LaunchRecord | QueueEntry, reason: str, verdict: Verdict | None = None
@@ -166,6 +169,10 @@ class JobStore(QueueStore, HistoryStore):
             return True
         lock = self.read_start_lock(record)
         return lock is not None and lock.revoked is not None
+
+    def lock_uri(self, record: LaunchRecord | QueueEntry) -> str:
+        """Say where the start lock of an attempt is."""
+        return f"s3://{self.bucket}/{self._lock_key(record)}"
 
     def _lock_key(self, record: LaunchRecord | QueueEntry) -> str:
         return contract.start_lock_key(

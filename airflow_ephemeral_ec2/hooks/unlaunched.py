@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.batches import Act
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.outcome import (
@@ -88,12 +89,17 @@ class Unlaunched:
         A launch whose answer was lost may have a machine. First its start lock is revoked: then
         nobody can begin the work. If a machine was faster, it is watched instead; and where
         nobody has EC2's answer, machines are looked for as long as EC2 may be late to show one.
+
+        :raises TamperedObjectError: nobody can know from the start lock who was faster
         """
         memory, now = self._open.memories[name], self._store.clock.now()
         entry, state = memory.entry, self._ledger.entries[name]
         lock = None
         if not self._store.revoke_start_lock(entry, verdict.reason, verdict):
             lock = self._store.read_start_lock(entry)
+        if lock is not None and lock.is_foreign:
+            # Whoever had it before may work: all machines are ended, and waited for, before the end.
+            raise TamperedObjectError(self._store.lock_uri(entry), f"{lock.fault}.")
         has_begun = lock is not None and lock.instance_id is not None
         if has_begun and verdict.outcome not in ENDED_ON_PURPOSE:
             self._watch(name, lock, [])

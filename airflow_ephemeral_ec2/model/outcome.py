@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Self
 
 from airflow_ephemeral_ec2 import contract
+from airflow_ephemeral_ec2.model.exit_codes import name_meaning
 from airflow_ephemeral_ec2.model.report import Report
 from airflow_ephemeral_ec2.model.spec import JobSpec
 
@@ -94,12 +95,17 @@ class StartLock:
 
     instance_id: str | None
     revoked: str | None
-    is_foreign: bool = False
-    """The object is there and is not what an agent or this package writes."""
+    fault: str = ""
+    """Why the object cannot be believed; empty: it is what an agent or this package writes."""
     arn: str = ""
     """Of the instance that took it: its report is found even if EC2 never showed the machine."""
     verdict: Verdict | None = None
     """How the attempt ends for which it was revoked, where that was known then."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether nobody knows from it who may run the attempt."""
+        return bool(self.fault)
 
 
 BY_API = (
@@ -164,18 +170,38 @@ def judge(
         return None
     if isinstance(report, str):
         return Verdict(Outcome.TAMPERED, report)
-    if report is None:
-        report = marker
-    elif marker is not None and _contradict(report, marker):
+    fault = _find_lock_fault(observation, report or marker, lock)
+    if fault is not None:
+        return Verdict(Outcome.TAMPERED, fault)
+    if report is not None and marker is not None and _contradict(report, marker):
         reason = f"the report says {_words(report)}, the console says {_words(marker)}"
         return Verdict(Outcome.CHANNEL_CONFLICT, reason)
-    if report is None or report.phase == contract.PHASE_SUPERSEDED:
+    words = report or marker
+    if words is None or words.phase == contract.PHASE_SUPERSEDED:
         return _judge_silence(observation, lock, kill)
+    return _judge_words(spec, observation, words, kill)
+
+
+def _judge_words(
+    spec: JobSpec, observation: Observation, report: Report, kill: Kill | None
+) -> Verdict:
     if report.phase == contract.PHASE_JOB:
         return _judge_job(spec, observation, report, kill)
     if report.interrupted:
         return _judge_interruption(observation, report, kill)
     return _judge_setup(report, spec)
+
+
+def _find_lock_fault(
+    observation: Observation, report: Report | None, lock: StartLock | None
+) -> str | None:
+    """Say why the start lock lets nothing be believed; one that is not there says nothing."""
+    if lock is None:
+        return None
+    is_taken_by_other = lock.instance_id not in (None, observation.instance_id)
+    if is_taken_by_other and report is not None and report.had_lock:
+        return "the start lock names another instance than the report"
+    return lock.fault or None
 
 
 def _contradict(report: Report, marker: Report) -> bool:
@@ -207,7 +233,7 @@ def _judge_job(
     if code in spec.skip_exit_codes:
         return Verdict(Outcome.SKIPPED, f"exit {code}")
     budget = Budget.JOB if code in spec.retry_exit_codes else Budget.NONE
-    return Verdict(Outcome.JOB_FAILED, f"exit {code}{_meaning(code)}", budget)
+    return Verdict(Outcome.JOB_FAILED, f"exit {code}{name_meaning(code)}", budget)
 
 
 def _judge_interruption(observation: Observation, report: Report, kill: Kill | None) -> Verdict:
@@ -303,8 +329,6 @@ def _judge_silence(observation: Observation, lock: StartLock | None, kill: Kill 
     if lock is None or lock.revoked == KILL_STOPPED:
         reason = f"the machine ended before it took the start lock ({code or 'no reason given'})"
         return Verdict(Outcome.NEVER_STARTED, reason, Budget.INFRA)
-    if lock.is_foreign:
-        return Verdict(Outcome.TAMPERED, "the start lock is not what an agent writes")
     if lock.revoked is not None:
         return judge_revocation(lock)
     reason = f"the machine ended without a report ({code or 'no reason given'})"
@@ -323,26 +347,3 @@ def _judge_state_reason(code: str) -> Verdict | None:
     if code in BY_API:
         return Verdict(Outcome.KILLED, "terminated through the EC2 API, not by us")
     return None
-
-
-_MEANINGS = {
-    64: "usage error",
-    65: "data error",
-    66: "no input",
-    69: "service unavailable",
-    70: "software error",
-    73: "cannot create output",
-    74: "input/output error",
-    75: "temporary failure",
-    77: "permission denied",
-    78: "configuration error",
-    126: "command not executable",
-    127: "command not found",
-}
-
-
-def _meaning(code: int) -> str:
-    """Name an exit code as sysexits.h and POSIX do; above 128 it is a signal."""
-    if code in _MEANINGS:
-        return f" ({_MEANINGS[code]})"
-    return f" (signal {code - 128})" if 128 < code < 160 else ""

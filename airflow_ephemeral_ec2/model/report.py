@@ -20,6 +20,11 @@ PHASES = frozenset(
     }
 )
 
+WITHOUT_LOCK = frozenset(
+    {contract.PHASE_CREDENTIALS, contract.PHASE_LOCK, contract.PHASE_SUPERSEDED}
+)
+"""Who reports from here did not have the start lock: another machine of the attempt may have it."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -40,6 +45,11 @@ class Report:
     """The whole report, for the history."""
     is_from_console: bool = False
     """No report arrived; these are the words of the console marker."""
+
+    @property
+    def had_lock(self) -> bool:
+        """Whether its machine had the start lock, and so was the one that might run the work."""
+        return self.phase not in WITHOUT_LOCK
 
 
 @dataclass(frozen=True)

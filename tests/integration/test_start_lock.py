@@ -6,6 +6,7 @@ import pytest
 
 from airflow_ephemeral_ec2 import contract
 from airflow_ephemeral_ec2.local.testing import local_ec2
+from airflow_ephemeral_ec2.model.watch import QUIET_SECONDS
 from tests.integration.counted_jobs import counting_engine
 
 
@@ -153,7 +154,33 @@ def test_a_lock_that_is_not_ours_lets_nobody_run(engine, body):
     key = contract.start_lock_key("demo", opened.jobkey, 1, opened.record.nonce)
     engine.store.write_new(key, body)
 
-    found = engine.wait(opened)
+    found = wait_past_all_others(engine, opened, engine.launch(opened))
 
     assert engine.runs == 0
     assert (found.outcome, found.budget) == ("tampered", "none")
+
+
+@pytest.mark.parametrize("body", [b'{"instance_id": "i-', b'{"v": 2, "instance_id": "i-0"}'])
+def test_a_success_whose_lock_somebody_wrote_over_is_none(engine, body):
+    """The machine takes the lock, and somebody writes over it while the job runs."""
+    opened = engine.counted("sleep 1")
+    controller = engine.launch(opened)
+    engine.wait_for_lock(opened)
+    key = contract.start_lock_key("demo", opened.jobkey, 1, opened.record.nonce)
+    engine.store.s3.put_object(Bucket="records", Key=key, Body=body)
+
+    found = wait_past_all_others(engine, opened, controller)
+
+    assert engine.runs == 1
+    assert phase_of(engine, found.machine.instance_id) == "job"
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert found.reason.startswith("the start lock ")
+
+
+def wait_past_all_others(engine, opened, controller):
+    """Wait for the machine's end, and as long as EC2 may be late to show another."""
+    engine.cloud.wait_for_state(controller.machine_of(opened.name), "terminated")
+    controller.tick()
+    assert engine.store.read_outcome(opened.jobkey, 1) is None
+    engine.store.clock.ahead += QUIET_SECONDS
+    return engine.wait(opened, controller)

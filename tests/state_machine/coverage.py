@@ -91,7 +91,7 @@ OUTCOMES = (
     "tampered",
     "channel_conflict",
 )
-TAMPERED = ("launch record", "start lock", "queue entry", "kill request", "report")
+TAMPERED = ("launch record", "start lock", "queue entry", "kill request", "report", "refusal")
 AT_START = ("EBS quota", "key denied")
 """Faults that only a machine has that EC2 has not started yet."""
 OFTEN = (

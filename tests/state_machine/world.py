@@ -39,6 +39,7 @@ LIMIT_VCPUS = 4
 TAMPERABLE = {
     "launch record": re.compile(r"test/jobs/.*/launch\.json"),
     "start lock": re.compile(r"test/jobs/.*/start-lock-.*\.json"),
+    "refusal": re.compile(r"test/jobs/.*/refused-.*\.json"),
     "queue entry": re.compile(r"test/queue/[^.]*\.json"),
     "kill request": re.compile(r"test/queue/.*\.kill\.json"),
     "report": re.compile(r"test/machines/.*/report\.json"),

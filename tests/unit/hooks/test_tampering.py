@@ -10,10 +10,19 @@ from airflow_ephemeral_ec2.hooks.attempts import kill_attempt, was_given_up
 from airflow_ephemeral_ec2.hooks.bucket import MAX_DOCUMENT_BYTES
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
+from airflow_ephemeral_ec2.hooks.watching import GONE_AFTER_SECONDS
 from airflow_ephemeral_ec2.model.identity import PastAttempt
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
+from airflow_ephemeral_ec2.model.refusal import Refusal
 from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
-from tests.unit.hooks.scripted import lock_for, name_of, outcome_of, report
+from tests.unit.hooks.scripted import (
+    forget_launches,
+    heir_of,
+    lock_for,
+    name_of,
+    outcome_of,
+    report,
+)
 
 BODIES = {
     "empty": b"",
@@ -37,6 +46,7 @@ def keys_of(record):
     return {
         "launch": contract.launch_key(*where),
         "lock": contract.start_lock_key(*where, record.nonce),
+        "refused": contract.refused_key(*where, 0),
         "outcome": contract.outcome_key(*where),
         "entry": f"test/queue/{name_of(record)}.json",
         "kill": f"test/queue/{name_of(record)}.kill.json",
@@ -161,32 +171,176 @@ def test_a_foreign_object_in_the_queue_is_passed_over(store, fleet, submit, cloc
     assert controller.machine_of(name_of(record)) == "i-0"
 
 
+FOREIGN_LOCKS = {
+    "another nonce": {"nonce": "0" * 32},
+    "another schema version": {"v": 2},
+    "no version": {"v": None},
+    "taken and revoked": {"revoked": "cancelled"},
+    "neither taken nor revoked": {"instance_id": ""},
+    "no text": {"instance_id": 7},
+    "the address of another instance": {"arn": "arn:aws:ec2:us-east-1:1:instance/i-9"},
+}
+
+
+def lock_wrongly(store, record, **changes):
+    """Write a start lock as the agent of the first machine does, but for the changes."""
+    arn = "arn:aws:ec2:us-east-1:1:instance/i-0"
+    body = {"instance_id": "i-0", "arn": arn, "nonce": record.nonce} | changes
+    put(store, keys_of(record)["lock"], json.dumps(body).encode())
+
+
+def expect_tampered_lock(controller, fleet, record, clock):
+    """The machine is dead; EC2 is given the time to show another one that had the lock."""
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    assert outcome_of(controller, record) is None
+    clock.at += QUIET_SECONDS
+    found = outcome_of(controller, record)
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert found.reason.startswith("the start lock ")
+    assert found.machine.instance_id == "i-0"
+
+
 @CORRUPT
 @pytest.mark.parametrize("with_report", [True, False])
-def test_a_corrupt_start_lock_is_never_a_success_of_its_own(
-    controller, fleet, store, submit, body, with_report
+def test_a_corrupt_start_lock_is_never_a_success_whatever_the_report_says(
+    controller, fleet, store, submit, clock, body, with_report
 ):
     record = submit()
     controller.tick()
     put(store, keys_of(record)["lock"], body)
     if with_report:
         report(store, record, "i-0")
-    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
 
-    found = outcome_of(controller, record)
+    expect_tampered_lock(controller, fleet, record, clock)
 
-    assert found.outcome is (Outcome.SUCCEEDED if with_report else Outcome.TAMPERED)
     assert was_given_up(store, record.jobkey, record.attempt) is False
 
 
-def test_a_start_lock_with_another_nonce_is_foreign(controller, fleet, store, submit):
+@pytest.mark.parametrize("changes", FOREIGN_LOCKS.values(), ids=FOREIGN_LOCKS.keys())
+def test_a_start_lock_that_no_agent_writes_is_never_a_success(
+    controller, fleet, store, submit, clock, changes
+):
     record = submit()
     controller.tick()
-    body = {"instance_id": "i-0", "nonce": "0" * 32}
-    put(store, keys_of(record)["lock"], json.dumps(body).encode())
+    lock_wrongly(store, record, **changes)
+    report(store, record, "i-0")
+
+    expect_tampered_lock(controller, fleet, record, clock)
+
+
+@pytest.mark.parametrize("changes", [{}, {"v": 1}], ids=["as it is", "with a version"])
+def test_a_start_lock_of_ours_is_believed(controller, fleet, store, submit, changes):
+    record = submit()
+    controller.tick()
+    lock_wrongly(store, record, **changes)
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record).outcome is Outcome.SUCCEEDED
+
+
+def test_a_report_of_work_beside_a_start_lock_of_another_instance_is_no_success(
+    controller, fleet, store, submit
+):
+    """One of the two is not ours; the other machine is ended before that is said."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record, "i-9")
+    fleet.set("i-9", "running")
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+
+    assert outcome_of(controller, record) is None
+    assert fleet.terminated == ["i-9"]
+    fleet.set("i-9", "terminated")
+
+    found = outcome_of(controller, record)
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert "another instance" in found.reason
+
+
+def test_a_corrupt_start_lock_ends_the_other_machine_of_the_attempt_first(
+    controller, fleet, store, submit, clock
+):
+    """EC2 launched two; nobody can know which of them had the lock."""
+    record = submit()
+    controller.tick()
+    fleet.set("i-9", "running")
+    put(store, keys_of(record)["lock"], b"rubbish")
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    clock.at += QUIET_SECONDS
+
+    assert outcome_of(controller, record) is None
+    assert fleet.terminated == ["i-9"]
+    assert store.list_queue().entries == {name_of(record)}
+    fleet.set("i-9", "terminated")
+
+    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+
+
+def test_a_corrupt_report_without_a_lock_leaves_no_lock_for_another_machine(
+    controller, fleet, store, submit
+):
+    """EC2 launched two; the rubbish is in the place of the first one's report."""
+    record = submit()
+    controller.tick()
+    put(store, contract.report_key("test", fleet.machines["i-0"].arn), b"rubbish")
     fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
 
     assert outcome_of(controller, record).outcome is Outcome.TAMPERED
+    assert store.read_start_lock(record).revoked == "the report cannot be read"
+
+
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_an_attempt_without_a_machine_ends_as_tampered_when_its_lock_is_not_ours(
+    controller, fleet, store, submit, clock, is_admitted
+):
+    """Who took the lock before somebody wrote over it is looked for before the end."""
+    record = submit(limit=96 if is_admitted else 1)
+    if is_admitted:
+        controller.tick()
+        forget_launches(store, controller)
+        fleet.owners["i-0"] = ("b" * 40, 1)  # EC2 does not show it yet
+    put(store, keys_of(record)["lock"], b"rubbish")
+    store.write_kill(name_of(record), Kill("superseded"))
+    heir = heir_of(store, fleet)
+
+    assert outcome_of(heir, record) is None
+    if is_admitted:
+        del fleet.owners["i-0"]
+        clock.at += LOOK_SECONDS
+        assert outcome_of(heir, record) is None
+        assert fleet.terminated == ["i-0"]
+        fleet.set("i-0", "terminated")
+    for _ in range(2):
+        clock.at += QUIET_SECONDS
+        outcome_of(heir, record)
+
+    found = outcome_of(heir, record)
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert "start-lock-" in found.reason
+
+
+def test_other_machines_are_ended_before_one_that_nobody_knows_is_gone(
+    controller, fleet, store, submit, clock
+):
+    """The start lock names an instance that EC2 never shows; ours hangs, and is locked out."""
+    record = submit()
+    lock_for(store, record, "i-9")
+    store.write_kill(name_of(record), Kill("superseded"))
+    assert outcome_of(controller, record) is None
+    assert controller.machine_of(name_of(record)) == "i-9"
+    fleet.set("i-0", "running")
+
+    for _ in range(5):
+        clock.at += GONE_AFTER_SECONDS
+        assert outcome_of(controller, record) is None
+    assert "i-0" in fleet.terminated
+    fleet.set("i-0", "terminated")
+    clock.at += 61
+
+    assert outcome_of(controller, record).outcome is Outcome.SUPERSEDED
 
 
 @CORRUPT
@@ -213,6 +367,100 @@ def test_R22_a_report_with_another_nonce_is_tampered(controller, fleet, store, s
     found = outcome_of(controller, record)
 
     assert (found.outcome, found.budget) == ("tampered", "none")
+
+
+FORGED_REFUSALS = {
+    "another nonce": {"nonce": "0" * 32},
+    "another attempt": {"attempt": 2},
+    "another job": {"jobkey": "b" * 40},
+    "another placement": {"placement": "p5.48xlarge spot subnet-0a1"},
+    "another version": {"version": 2},
+    "a field that we do not know": {"by": "somebody"},
+    "a code that is no text": {"code": None},
+}
+
+
+def refuse(store, record, **changes):
+    """Write a refusal of the first placement, as we do but for the changes."""
+    made = Refusal.of(record, 0, "InsufficientInstanceCapacity", "no", 1_000.0)
+    put(store, keys_of(record)["refused"], json.dumps(made.model_dump() | changes).encode())
+
+
+def expect_tampered_refusal(controller, record):
+    found = outcome_of(controller, record)
+    assert (found.outcome, found.budget) == ("tampered", "none")
+    assert "refused-0.json" in found.reason
+
+
+@CORRUPT
+def test_a_corrupt_refusal_is_reported_and_passes_no_placement_over(
+    controller, fleet, store, submit, body
+):
+    record, other = submit("a" * 40), submit("b" * 40)
+    put(store, keys_of(record)["refused"], body)
+
+    expect_tampered_refusal(controller, record)
+
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        other.placements[0].client_token
+    ]
+    assert store.read_start_lock(record).revoked
+    assert name_of(record) not in store.list_queue().entries
+
+
+@pytest.mark.parametrize("changes", FORGED_REFUSALS.values(), ids=FORGED_REFUSALS.keys())
+def test_a_refusal_that_names_something_else_is_reported(controller, fleet, store, submit, changes):
+    record = submit()
+    refuse(store, record, **changes)
+
+    expect_tampered_refusal(controller, record)
+
+    assert fleet.requests == []
+
+
+def test_a_refusal_of_ours_passes_its_placement_over(controller, fleet, store, submit):
+    record = submit()
+    refuse(store, record)
+
+    controller.tick()
+
+    assert [request["ClientToken"] for request in fleet.requests] == [
+        record.placements[1].client_token
+    ]
+
+
+@pytest.mark.parametrize("name", ["refused-9", "refused-x", "refused-\u00b2", "refused-00"])
+def test_a_foreign_key_among_the_refusals_is_passed_over(controller, fleet, store, submit, name):
+    record = submit()
+    put(store, f"test/jobs/{record.jobkey}/a1/{name}.json", b"{}")
+
+    controller.tick()
+
+    assert controller.machine_of(name_of(record)) == "i-0"
+
+
+@pytest.mark.parametrize("has_lock", [True, False], ids=["it works", "it boots"])
+def test_a_corrupt_refusal_ends_the_machine_that_a_lost_answer_has_left(
+    controller, fleet, store, submit, clock, has_lock
+):
+    """The first placement has a machine, and rubbish says that it was refused."""
+    record = submit()
+    controller.tick()
+    forget_launches(store, controller)
+    put(store, keys_of(record)["refused"], b"rubbish")
+    if has_lock:
+        lock_for(store, record)
+    heir = heir_of(store, fleet)
+
+    assert outcome_of(heir, record) is None
+    assert fleet.terminated == ["i-0"]
+    fleet.set("i-0", "terminated")
+    for _ in range(2):
+        clock.at += QUIET_SECONDS
+        outcome_of(heir, record)
+
+    expect_tampered_refusal(heir, record)
+    assert len(fleet.requests) == 1
 
 
 @CORRUPT

@@ -19,6 +19,8 @@ from airflow_ephemeral_ec2.model.watch import (
 NONCE = "n" * 32
 EXPECTED = Expected("k", 1, NONCE, "i-1")
 MINE, REVOKED = StartLock("i-1", None), StartLock(None, "cancelled")
+THEIRS = StartLock("i-2", None)
+FOREIGN = StartLock(None, None, fault="the start lock cannot be read")
 GUEST, USER = "Client.InstanceInitiatedShutdown", "Client.UserInitiatedShutdown"
 
 
@@ -93,6 +95,17 @@ ROWS = [
     (19, report(), USER, MINE, Kill("stopped", GUEST), None, "succeeded", "none"),
     (21, report(nonce="other"), GUEST, MINE, None, None, "tampered", "none"),
     (21, report(instance_id="i-2"), GUEST, MINE, None, said(), "tampered", "none"),
+    (21, report(), GUEST, FOREIGN, None, None, "tampered", "none"),
+    (21, report(exit_code=75), GUEST, FOREIGN, None, None, "tampered", "none"),
+    (21, report(phase="superseded", exit_code=None), GUEST, FOREIGN, None, None, "tampered", "none"),
+    (21, report(), "Server.SpotInstanceTermination", FOREIGN, None, None, "tampered", "none"),
+    (21, None, GUEST, FOREIGN, None, said(), "tampered", "none"),
+    (21, None, "Server.InternalError", FOREIGN, None, None, "tampered", "none"),
+    (21, None, USER, FOREIGN, Kill("superseded"), None, "tampered", "none"),
+    (21, report(), GUEST, THEIRS, None, None, "tampered", "none"),
+    (21, None, GUEST, THEIRS, None, said(), "tampered", "none"),
+    (1, report(), GUEST, None, None, None, "succeeded", "none"),
+    (1, report(), GUEST, REVOKED, None, None, "succeeded", "none"),
     (22, report(), GUEST, MINE, None, said(exit_code=65), "channel_conflict", "none"),
     (22, report(exit_code=65), GUEST, MINE, None, said(), "channel_conflict", "none"),
 ]  # fmt: skip
