@@ -825,4 +825,32 @@ SEEDED_BUGS = (
         "        return isinstance(self.report, Report) and not self.report.had_lock",
         ("tests/unit/hooks/test_tampering.py",),
     ),
+    SeededBug(
+        "an attempt of which nothing can be read is over though nobody has looked for its machine",
+        "hooks/tampered_attempts.py",
+        "        if not places:",
+        "        if False:",
+        ("tests/unit/hooks/test_tampering.py",),
+    ),
+    SeededBug(
+        "the queue state forgets where unreadable attempts may have machines",
+        "model/arrivals.py",
+        "        places.update(state.places)",
+        "        pass",
+        ("tests/unit/model/test_arrivals.py", "tests/unit/hooks/test_tampering.py"),
+    ),
+    SeededBug(
+        "without any place in the queue state nobody looks at home",
+        "hooks/tampered_attempts.py",
+        "        return sorted(self._home.union(self._ledger.state.places))",
+        "        return sorted(self._ledger.state.places)",
+        ("tests/unit/hooks/test_tampering.py", "tests/state_machine/test_found.py"),
+    ),
+    SeededBug(
+        "another machine outlives an attempt whose lock names one that nobody knows",
+        "hooks/concluding.py",
+        "        if verdict.outcome is not Outcome.TAMPERED and observation.state != GONE:",
+        "        if verdict.outcome is not Outcome.TAMPERED:",
+        ("tests/unit/hooks/test_tampering.py", "tests/state_machine/test_found.py"),
+    ),
 )

@@ -41,7 +41,8 @@ class Attempt:
         self._access = access
         self._order = order
         self._terminal = terminal
-        self._controller = Controller(access.store, access.fleet_for)
+        home = (access.settings.aws_conn_id, access.settings.region)
+        self._controller = Controller(access.store, access.fleet_for, home=home)
         self._arn: str | None = None
         self._next_chunk = 1
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.lifetime_schedule import Backstop
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
+    from airflow_ephemeral_ec2.model.queue import Place
     from airflow_ephemeral_ec2.model.record import OutcomeRecord
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Controller:
         *,
         list_every: int = 1,
         refresh: Callable[[], None] = lambda: None,
+        home: Place | None = None,
     ) -> None:
         """
         Take the bucket, and a way to a fleet by Airflow connection and region.
@@ -65,6 +67,7 @@ class Controller:
         :param list_every: passes of which one lists the queue; a name that is new here is at once
             looked for, and EC2 is asked in each pass
         :param refresh: called before each pass, to look the connection up again
+        :param home: connection and region of the environment
         """
         self.store = store
         self._in_parallel, self._list_every, self._look_up = in_parallel, list_every, refresh
@@ -95,7 +98,7 @@ class Controller:
             store, self._ledger, self._open, fleet_for, batches, concluding.close
         )
         self._rebuilding = Rebuilding(store, self._ledger, self._open, fleet_for, in_parallel)
-        self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for)
+        self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for, home)
         self._launching = Launching(
             store, self._ledger, self._open, fleet_for, self._unlaunched.give_up,
             self._unlaunched.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,

@@ -209,4 +209,5 @@ def open_controller(settings: Settings) -> Controller:
         find_backstop(settings),
         list_every=LIST_EVERY,
         refresh=refresh,
+        home=(settings.aws_conn_id, settings.region),
     )

@@ -9,13 +9,13 @@ from airflow_ephemeral_ec2.model.record import conclude_tampered
 from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from airflow_ephemeral_ec2.hooks.fleet import Fleet
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
-    from airflow_ephemeral_ec2.model.queue import QueueEntry
+    from airflow_ephemeral_ec2.model.queue import Place, QueueEntry
 
 
 class TamperedAttempts:
@@ -24,6 +24,9 @@ class TamperedAttempts:
 
     What can still be read decides how: the nonce (of entry or launch record) revokes the start
     lock, the tags find the machines. The outcome is ``tampered``.
+
+    :param home: where to look for the machines of an attempt of which nothing can be read, beside
+        the places of the others
     """
 
     def __init__(
@@ -32,10 +35,11 @@ class TamperedAttempts:
         ledger: QueueLedger,
         attempts: OpenAttempts,
         fleet_for: Callable[[str, str], Fleet],
+        home: Place | None = None,
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
         self._fleet_for = fleet_for
-        self._places: set[tuple[str, str]] = set()
+        self._home = {home} if home else set()
         self._not_before: dict[str, float] = {}
         self._quiet_since: dict[str, float] = {}
 
@@ -45,8 +49,6 @@ class TamperedAttempts:
         for known in (self._not_before, self._quiet_since):
             for name in known.keys() - damaged.keys():
                 del known[name]
-        for memory in self._open.memories.values():
-            self._places.add(memory.entry.place)
         for name, damage in list(damaged.items()):
             if self._not_before.get(name, now) <= now:
                 self._not_before[name] = now + LOOK_SECONDS
@@ -56,7 +58,12 @@ class TamperedAttempts:
     def _end_one(self, name: str, damage: TamperedObjectError, now: float) -> None:
         entry = self._open.read_any_entry(name)
         is_fenced = entry is not None and self._store.revoke_start_lock(entry, str(damage))
-        if self._end_machines(name, self._places_of(entry)):
+        places = self._places_of(entry)
+        if not places:
+            # Nobody may say of a machine that it is gone who does not know where it was.
+            self._open.tell(name, "not ended yet: nobody knows where its machine would be")
+            return
+        if self._end_machines(name, places):
             self._quiet_since.pop(name, None)
             return
         quiet = now - self._quiet_since.setdefault(name, now)
@@ -64,12 +71,12 @@ class TamperedAttempts:
         if is_fenced or quiet >= QUIET_SECONDS:
             self._close(name, entry, damage)
 
-    def _places_of(self, entry: QueueEntry | None) -> Iterable[tuple[str, str]]:
+    def _places_of(self, entry: QueueEntry | None) -> Collection[Place]:
         if entry is not None and entry.region:
-            return [(entry.aws_conn_id, entry.region)]
-        return list(self._places)
+            return [entry.place]
+        return sorted(self._home.union(self._ledger.state.places))
 
-    def _end_machines(self, name: str, places: Iterable[tuple[str, str]]) -> bool:
+    def _end_machines(self, name: str, places: Collection[Place]) -> bool:
         """Terminate the machines of an attempt; True while one lives."""
         jobkey, _, number = name.rpartition("-a")
         lives = False

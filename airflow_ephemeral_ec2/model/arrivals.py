@@ -3,7 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, QueueState, TableInForce
+from airflow_ephemeral_ec2.model.queue import (
+    EntryState,
+    Place,
+    QueueEntry,
+    QueueState,
+    TableInForce,
+)
 from airflow_ephemeral_ec2.model.spec import Limits
 
 ROLLBACK_SECONDS = 900.0
@@ -38,8 +44,19 @@ def merge_arrivals(
             "next_sequence": sequence,
             "tables": tables,
             "accounts": accounts,
+            "places": _find_places(state, entries, listed),
         }
     )
+
+
+def _find_places(
+    state: QueueState, entries: Sequence[QueueEntry], listed: AbstractSet[str]
+) -> tuple[Place, ...]:
+    """Name the places of all that is open: of what cannot be read, one of those known before."""
+    places = {entry.place for entry in entries if entry.region}
+    if not listed <= {entry.name for entry in entries}:
+        places.update(state.places)
+    return tuple(sorted(places))
 
 
 def note_version(found: TableInForce | None, entry: QueueEntry) -> TableInForce:

@@ -184,6 +184,8 @@ class QueueState(Spec):
     """By the name of the table."""
     accounts: dict[str, str] = Field(default_factory=dict)
     """Airflow connection -> AWS account, as entries said."""
+    places: tuple[Place, ...] = ()
+    """Where the machines of the open attempts may be, should nothing of an attempt be readable."""
     unavailable: dict[str, Unavailable] = Field(default_factory=dict)
     """Offering (connection, region, type, subnet, capacity type) or quota -> its refusal."""
     lease: Lease | None = None

@@ -1,7 +1,10 @@
 """Counterexamples that the state machine found, as plain steps; each was a fault of the engine."""
 
+import json
+
 import pytest
 
+from airflow_ephemeral_ec2 import contract
 from tests.state_machine.process import Fault
 from tests.state_machine.world import World
 
@@ -191,3 +194,135 @@ def test_an_attempt_that_never_came_into_the_queue_ends_though_its_record_is_not
 
     assert world.oracle.violations == []
     assert outcomes(world) == ["tampered", "succeeded"]
+
+
+def work(machine):
+    """Let a machine take the start lock and begin the work."""
+    for _ in range(4):
+        machine.settle()
+        machine.act()
+    assert machine.may_work
+    assert machine.is_holder
+
+
+def test_a_success_whose_start_lock_was_written_over_is_none(world):
+    world.open(MEMBER)
+    world.tick(0)
+    work(world.ec2.own[0])
+    world.tamper("start lock", 0)
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered"]
+
+
+@pytest.mark.parametrize("is_hung", [True, False], ids=["it hangs", "it works"])
+@pytest.mark.parametrize("is_hidden", [True, False], ids=["hidden", "shown"])
+def test_an_attempt_is_not_over_while_a_machine_lives_whose_lock_was_written_over(
+    world, is_hung, is_hidden
+):
+    """EC2 launched two; the other one reports that it was locked out, and is dead first."""
+    world.open(MEMBER)
+    world.tick(0, Fault("double", "launch", 0))
+    first, second = world.ec2.own
+    work(second)
+    second.is_hung = is_hung
+    if is_hidden:
+        second.hidden_until = world.clock.now + 90
+    world.tamper("start lock", 0)
+    run_to_the_end(first)
+    world.advance(65)
+    world.tick(0)
+    assert outcomes(world) == []
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered"]
+
+
+@pytest.mark.parametrize("is_hung", [True, False], ids=["it hangs", "it works"])
+@pytest.mark.parametrize("is_lost", [True, False], ids=["no queue state", "queue state"])
+def test_an_attempt_of_which_nothing_can_be_read_is_not_over_while_its_machine_lives(
+    world, is_hung, is_lost
+):
+    """Nobody alive has ever read where its machine is."""
+    world.open(MEMBER)
+    world.tick(0)
+    work(world.ec2.own[0])
+    world.ec2.own[0].is_hung = is_hung
+    for kind in ("launch record", "queue entry"):
+        world.tamper(kind, 0)
+    if is_lost:
+        world.change_aws("queue state damaged", 0)
+    world.restart(0)
+    for _ in range(12):
+        world.advance(65)
+        world.tick(0)
+    assert outcomes(world) == []
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered"]
+
+
+def test_an_attempt_that_was_launched_unseen_does_not_end_when_its_lock_was_written_over(world):
+    """EC2 does not show the machine yet, the queue state is lost, and the task is cleared."""
+    world.ec2.is_lagging = True
+    world.open(MEMBER)
+    world.tick(0)
+    work(world.ec2.own[0])
+    world.tamper("start lock", 0)
+    world.change_aws("queue state damaged", 0)
+    world.restart(0)
+    world.advance(61)
+    world.epochs[MEMBER] += 1
+    world.open(MEMBER)
+    world.tick(0)
+    assert outcomes(world) == []
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered", "succeeded"]
+
+
+def test_a_machine_that_hangs_ends_before_an_attempt_whose_lock_names_nobody_we_know(world):
+    world.ec2.is_lagging = True
+    world.open(MEMBER)
+    world.tick(0, Fault("answer lost", "launch", 0))
+    (record,) = world.oracle.records()
+    key = contract.start_lock_key("test", record.jobkey, record.attempt, record.nonce)
+    world.s3.objects[key] = json.dumps({"instance_id": "i-0bad"}).encode()
+    world.tampered.append(key)
+    world.ec2.own[0].is_hung = True
+    world.epochs[MEMBER] += 1
+    world.open(MEMBER)
+    world.tick(0)
+    for _ in range(80):
+        world.advance(65)
+        world.tick(0)
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["superseded", "succeeded"]
+
+
+def test_rubbish_in_the_place_of_a_refusal_ends_the_machine_that_nobody_was_told_of(world):
+    """The answer to the first placement was lost; then somebody says that it was refused."""
+    world.open(MEMBER)
+    world.tick(0, Fault("answer lost", "launch", 0))
+    (record,) = world.oracle.records()
+    key = contract.refused_key("test", record.jobkey, record.attempt, 0)
+    world.s3.objects[key] = b'{"code": "Insuff'
+    world.tampered.append(key)
+    work(world.ec2.own[0])
+
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered"]
+    assert len(world.ec2.own) == 1

@@ -58,7 +58,10 @@ class Triggerer(Process):
     def __init__(self, world, skew_seconds):
         super().__init__(world, skew_seconds)
         self.controller = Controller(
-            self.store, lambda _connection, _region: self.fleet, in_parallel=one_by_one
+            self.store,
+            lambda _connection, _region: self.fleet,
+            in_parallel=one_by_one,
+            home=("aws_default", "us-east-1"),
         )
 
 

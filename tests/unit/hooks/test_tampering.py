@@ -160,6 +160,61 @@ def test_an_attempt_of_which_nothing_can_be_read_is_ended_after_its_machine(
     assert name_of(record) not in store.list_queue().entries
 
 
+def lose_all_words(store, record, *, is_state_lost):
+    """Leave nothing readable of an attempt whose machine runs."""
+    put(store, keys_of(record)["entry"], b"rubbish")
+    put(store, keys_of(record)["launch"], b"rubbish")
+    if is_state_lost:
+        put(store, "test/queue-state.json", b"rubbish")
+
+
+def wait_for_nothing(controller, record, clock):
+    for _ in range(4):
+        clock.at += QUIET_SECONDS
+        assert outcome_of(controller, record) is None
+
+
+@pytest.mark.parametrize("is_state_lost", [False, True], ids=["state", "no state"])
+def test_a_new_controller_finds_the_machine_of_an_attempt_of_which_nothing_can_be_read(
+    controller, fleet, store, submit, clock, is_state_lost
+):
+    """Where to look is in the queue state, or is the connection and region of the environment."""
+    record = submit()
+    controller.tick()
+    lock_for(store, record)
+    lose_all_words(store, record, is_state_lost=is_state_lost)
+    clock.at += LEASE_SECONDS + 1
+    home = ("aws_default", "us-east-1") if is_state_lost else None
+    heir = Controller(store, lambda *_: fleet, home=home)
+
+    wait_for_nothing(heir, record, clock)
+    assert set(fleet.terminated) == {"i-0"}
+    fleet.set("i-0", "terminated")
+    clock.at += LOOK_SECONDS
+    assert outcome_of(heir, record) is None
+    clock.at += QUIET_SECONDS
+
+    assert outcome_of(heir, record).outcome is Outcome.TAMPERED
+
+
+def test_an_attempt_is_not_over_while_nobody_knows_where_its_machine_is(
+    controller, fleet, store, submit, clock
+):
+    record = submit()
+    controller.tick()
+    lose_all_words(store, record, is_state_lost=True)
+    clock.at += LEASE_SECONDS + 1
+    heir = Controller(store, lambda *_: fleet)
+
+    wait_for_nothing(heir, record, clock)
+
+    assert "nobody knows where" in heir.story_of(name_of(record))[-1]
+    submit("b" * 40)  # whose machine would be in the same place
+    clock.at += LOOK_SECONDS
+    heir.tick()
+    assert fleet.terminated == ["i-0"]
+
+
 @pytest.mark.parametrize("name", ["zzz", "x-ay", "a" * 40])
 def test_a_foreign_object_in_the_queue_is_passed_over(store, fleet, submit, clock, name):
     record = submit()
@@ -279,17 +334,33 @@ def test_a_corrupt_start_lock_ends_the_other_machine_of_the_attempt_first(
     assert outcome_of(controller, record).outcome is Outcome.TAMPERED
 
 
+@pytest.mark.parametrize("is_faster", [False, True], ids=["revoked", "the other is faster"])
 def test_a_corrupt_report_without_a_lock_leaves_no_lock_for_another_machine(
-    controller, fleet, store, submit
+    controller, fleet, store, submit, monkeypatch, is_faster
 ):
     """EC2 launched two; the rubbish is in the place of the first one's report."""
     record = submit()
     controller.tick()
     put(store, contract.report_key("test", fleet.machines["i-0"].arn), b"rubbish")
     fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    write = store.s3.put_object
 
-    assert outcome_of(controller, record).outcome is Outcome.TAMPERED
-    assert store.read_start_lock(record).revoked == "the report cannot be read"
+    def lose_the_race(**request):
+        monkeypatch.undo()
+        lock_for(store, record, "i-9")
+        return write(**request)
+
+    if is_faster:
+        monkeypatch.setattr(store.s3, "put_object", lose_the_race)
+    found = outcome_of(controller, record)
+
+    if is_faster:
+        assert found is None
+        outcome_of(controller, record)
+        assert controller.machine_of(name_of(record)) == "i-9"
+    else:
+        assert found.outcome is Outcome.TAMPERED
+        assert store.read_start_lock(record).revoked == "the report cannot be read"
 
 
 @pytest.mark.parametrize("is_admitted", [True, False])

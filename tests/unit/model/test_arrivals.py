@@ -50,6 +50,19 @@ def test_an_entry_that_cannot_be_read_is_not_forgotten():
     assert set(merged.entries) == {"a-a1", "b-a1"}
 
 
+def test_where_an_entry_that_cannot_be_read_is_stays_known_as_long_as_it_is_open():
+    here, there = make_entry("a"), make_entry("b", region="eu-west-1")
+    state = merge_arrivals(QueueState(), [here, there])
+    places = (("aws_default", "eu-west-1"), ("aws_default", "us-east-1"))
+    assert state.places == places
+
+    unread = merge_arrivals(state, [here, make_entry("c")], frozenset({"a-a1", "b-a1", "c-a1"}))
+    assert unread.places == places
+
+    over = merge_arrivals(unread, [here], frozenset({"a-a1"}))
+    assert over.places == (("aws_default", "us-east-1"),)
+
+
 def test_the_newest_version_is_in_force():
     table = arrive(("v1", 8, 1), ("v2", 96, 2))
 
