@@ -23,6 +23,7 @@ COLUMNS = {
     "detect_p99_s": "p99 s",
     "longest_block_s": "loop blocked at most s",
     "longest_block_at_start_s": "at start s",
+    "watchdog_lines": "watchdog lines",
     "start_s": "start s",
     "failed": "failed",
     "load_before": "load",

@@ -853,4 +853,11 @@ SEEDED_BUGS = (
         "        if verdict.outcome is not Outcome.TAMPERED:",
         ("tests/unit/hooks/test_tampering.py", "tests/state_machine/test_found.py"),
     ),
+    SeededBug(
+        "only the attempt just before is waited for",
+        "hooks/predecessors.py",
+        "        before |= find_open_before(",
+        "        _ = find_open_before(",
+        ("tests/unit/hooks/test_predecessors.py",),
+    ),
 )

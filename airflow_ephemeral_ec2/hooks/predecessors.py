@@ -8,12 +8,34 @@ from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.model.identity import entry_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.model.queue import QueueEntry
+
+
+def find_open_before(
+    waiting: Iterable[QueueEntry], open_names: Iterable[str]
+) -> dict[str, tuple[str, int]]:
+    """
+    Return the name of each entry that has earlier attempts of its job open -> the first of them.
+
+    The one before it may have ended without a machine while the machine of one before that is still
+    being ended: a task may be cleared twice within seconds.
+
+    :param open_names: what is in the queue
+    """
+    first: dict[str, int] = {}
+    for jobkey, _, attempt in (name.rpartition("-a") for name in open_names):
+        if attempt.isdigit():
+            first[jobkey] = min(int(attempt), first.get(jobkey, int(attempt)))
+    return {
+        entry.name: (entry.jobkey, first[entry.jobkey])
+        for entry in waiting
+        if first.get(entry.jobkey, entry.attempt) < entry.attempt
+    }
 
 
 class Predecessors:
@@ -36,6 +58,7 @@ class Predecessors:
             for entry in waiting
             if entry.supersedes is not None
         }
+        before |= find_open_before(waiting, [*self._open.memories, *self._open.damaged])
         self._over.intersection_update(before.values())
         unknown = sorted(set(before.values()) - self._over)
         found = zip(unknown, self._in_parallel(self._is_over, unknown), strict=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
+from airflow_ephemeral_ec2.hooks.predecessors import find_open_before
 from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
-from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.queue import Stage, find_refusal
 from airflow_ephemeral_ec2.model.queue_orders import QueueOrder, find_holds
 from airflow_ephemeral_ec2.model.queue_view import QueueSnapshot
@@ -50,6 +50,7 @@ class QueueReader:
         state, lost = self._read_state()
         self._entries = self._update(self._entries, listing.entries, self._read_entry)
         self._orders = self._update(self._orders, listing.orders, self.store.read_order)
+        self._damaged &= listing.entries
         entries = list(self._entries.values())
         orders = sorted(self._orders.values(), key=lambda order: (order.at, order.key))
         state = merge_arrivals(state, entries, listing.entries)
@@ -60,7 +61,7 @@ class QueueReader:
             orders=orders,
             obstacles=self._find_obstacles(entries, state, orders, now),
             now=now,
-            unreadable=tuple(sorted(self._damaged & listing.entries)),
+            unreadable=tuple(sorted(self._damaged)),
             lost=lost if listing.entries else "",
         )
 
@@ -165,14 +166,15 @@ class QueueReader:
 
     def _predecessors(self, entries: list[QueueEntry], state: QueueState) -> dict[str, str]:
         names = {entry.name for entry in entries}
-        found = {}
-        for entry in entries:
-            waits = state.entries[entry.name].stage is Stage.WAITING
-            if not waits or entry.supersedes is None:
-                continue
-            before = entry_name(entry.jobkey, entry.supersedes)
-            if before in names or not self._is_over(entry.jobkey, entry.supersedes):
-                found[entry.name] = f"attempt {entry.supersedes} is still being ended"
+        waiting = [e for e in entries if state.entries[e.name].stage is Stage.WAITING]
+        found = {
+            name: f"attempt {number} is still being ended"
+            for name, (_, number) in find_open_before(waiting, names | self._damaged).items()
+        }
+        for entry in waiting:
+            before = entry.supersedes
+            if entry.name not in found and before and not self._is_over(entry.jobkey, before):
+                found[entry.name] = f"attempt {before} is still being ended"
         return found
 
     def _is_over(self, jobkey: str, attempt: int) -> bool:

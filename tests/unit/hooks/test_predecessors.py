@@ -2,8 +2,11 @@
 
 import pytest
 
+from airflow_ephemeral_ec2.hooks.attempts import supersede
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
+from airflow_ephemeral_ec2.hooks.queue_reader import QueueReader
+from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.plan import plan_entry
 from tests.unit.hooks.scripted import name_of
 
@@ -80,6 +83,34 @@ def test_an_attempt_before_that_is_not_over_is_looked_for_until_it_is(
 
     assert len(fleet.requests) == 1
     assert len(looks) == 3
+
+
+def test_B7_a_task_that_was_cleared_twice_waits_for_the_machine_of_its_first_attempt(
+    controller, fleet, store, submit
+):
+    """The second attempt ends without a machine, before that of the first is gone."""
+    first = submit("a" * 40)
+    controller.tick()
+    fleet.set("i-0", "running")
+    supersede(store, fleet, first)
+    second = submit("a" * 40, attempt=2, supersedes=1)
+    fleet.set("i-0", "shutting-down")
+    controller.tick()
+    supersede(store, fleet, second)
+    third = submit("a" * 40, attempt=3, supersedes=2)
+
+    for _ in range(3):
+        controller.tick()
+
+    assert store.read_outcome("a" * 40, 2).outcome == Outcome.SUPERSEDED
+    assert len(fleet.requests) == 1
+    assert "attempt 1 is still being ended" in controller.story_of(name_of(third))[-1]
+    shown = QueueReader(store, one_by_one).read().obstacles[name_of(third)]
+    assert shown == "attempt 1 is still being ended"
+    fleet.set("i-0", "terminated", reason="Client.UserInitiatedShutdown")
+    for _ in range(3):
+        controller.tick()
+    assert len(fleet.requests) == 2
 
 
 def test_what_is_known_of_an_attempt_before_is_forgotten_when_the_next_leaves_the_queue(
