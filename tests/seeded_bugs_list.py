@@ -720,4 +720,25 @@ SEEDED_BUGS = (
         "        if False:",
         ("tests/unit/hooks/test_lost_queue_state.py",),
     ),
+    SeededBug(
+        "a further volume of the AMI keeps what the AMI says of it",
+        "model/launch_request.py",
+        "dict.fromkeys(record.data_devices, shape)",
+        "{}",
+        ("tests/unit/model/test_plan.py",),
+    ),
+    SeededBug(
+        "facts of another AMI, or without its volumes, are good enough",
+        "hooks/attempts.py",
+        "known if known and is_of(known, image_id) else",
+        "known if known else",
+        ("tests/unit/hooks/test_attempts.py",),
+    ),
+    SeededBug(
+        "volumes beside the root are not seen",
+        "model/image.py",
+        "data_devices=tuple(sorted(names - {root})),",
+        "data_devices=(),",
+        ("tests/unit/model/test_image.py",),
+    ),
 )

@@ -14,6 +14,7 @@ from airflow_ephemeral_ec2.contract import instance_arn
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, RequestRefusedError, nearest
 from airflow_ephemeral_ec2.hooks.aws_errors import UnreadableAnswerError, aws_call, error_code
 from airflow_ephemeral_ec2.hooks.garbage import without_collections
+from airflow_ephemeral_ec2.model.image import read_image
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
@@ -275,9 +276,7 @@ class Fleet:
         if not images:
             msg = f"ami: no such image: {image_id} in {self._region}. Correct the row."
             raise ConfigurationError(msg)
-        return ImageFacts(
-            architecture=images[0]["Architecture"], root_device=images[0]["RootDeviceName"]
-        )
+        return read_image(images[0])
 
     def instance_facts(self, names: Sequence[str]) -> dict[str, InstanceFacts]:
         """

@@ -21,6 +21,7 @@ from airflow_ephemeral_ec2.local.client_tokens import (
     parameters_digest,
 )
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
+from airflow_ephemeral_ec2.local.image_devices import complete_devices
 from airflow_ephemeral_ec2.local.instance_filters import (
     check_filters,
     passes_filters,
@@ -81,6 +82,7 @@ class LocalEc2Api:
             return use
         with suppress(KeyError):
             call.params["MinCount"] = call.params["MaxCount"]
+        complete_devices(call)
         result = self._launch(call)
         reservation: Any = result.result
         if use is not None:

@@ -54,8 +54,9 @@ class Fleet:
         user_data = b64decode(str(instance.user_data)) if instance.user_data else b""
         metadata = self._describe(instance, user_data)
         tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
-        volumes = [volume for _, volume in instance.get_block_device_mapping]
-        size = max((int(volume.size or 8) for volume in volumes), default=8) * _GIB
+        volumes = dict(instance.get_block_device_mapping)
+        root = volumes.get(instance.root_device_name) or next(iter(volumes.values()), None)
+        size = int((root and root.size) or 8) * _GIB
         guest = Guest(
             instance_id=instance.id,
             user_data=user_data,
