@@ -741,4 +741,25 @@ SEEDED_BUGS = (
         "data_devices=(),",
         ("tests/unit/model/test_image.py",),
     ),
+    SeededBug(
+        "an adopted machine is never armed",
+        "hooks/watching.py",
+        "return self._batches.perform(self._rearming.find_acts(sights, now))",
+        "return True",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "a machine is armed in each pass",
+        "hooks/lifetime_schedule.py",
+        "        self._tried.add(instance_id)\n",
+        "",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "all adopted machines are armed at once, whatever the answer",
+        "hooks/rearming.py",
+        "list(islice(acts, AT_ONCE)) if untried else []",
+        "list(acts)",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
 )

@@ -28,8 +28,11 @@ READ_CONFIG = Config(
     read_timeout=20,
     max_pool_connections=16,
 )
-ACCOUNT_CONFIG = Config(
-    retries={"total_max_attempts": 2, "mode": "standard"}, connect_timeout=2, read_timeout=5
+BRIEF_CONFIG = Config(
+    # Of what is nice to have: nobody waits long for it.
+    retries={"total_max_attempts": 2, "mode": "standard"},
+    connect_timeout=2,
+    read_timeout=5,
 )
 
 
@@ -92,12 +95,12 @@ class Clients:
 
     @cached_property
     def scheduler(self) -> Any:  # noqa: ANN401 - has no stubs here
-        return self._make("scheduler", READ_CONFIG)
+        return self._make("scheduler", BRIEF_CONFIG)
 
     @cached_property
     def account_id(self) -> str:
         """Account of these credentials, asked once: STS GetCallerIdentity."""
-        return str(self._make("sts", ACCOUNT_CONFIG).get_caller_identity()["Account"])
+        return str(self._make("sts", BRIEF_CONFIG).get_caller_identity()["Account"])
 
     @cached_property
     def sqs(self) -> Any:  # noqa: ANN401 - has no stubs here
