@@ -653,8 +653,8 @@ SEEDED_BUGS = (
     SeededBug(
         "botocore repeats launches by itself",
         "hooks/clients.py",
-        '"total_max_attempts": 1',
-        '"total_max_attempts": 4',
+        '"total_max_attempts": 1, "mode": "standard"},\n    connect_timeout=5',
+        '"total_max_attempts": 4, "mode": "standard"},\n    connect_timeout=5',
         ("tests/unit/hooks/test_clients.py",),
     ),
     SeededBug(
@@ -761,5 +761,55 @@ SEEDED_BUGS = (
         "list(islice(acts, AT_ONCE)) if untried else []",
         "list(acts)",
         ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "nobody listens to a machine before its end",
+        "hooks/last_words.py",
+        "if not memory.is_heard and arn and",
+        "if False and",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "what was heard before the end is not looked at",
+        "hooks/last_words.py",
+        "text = self._store.read_heard(observation.arn) or text",
+        "pass",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a console that cannot be read before the end keeps the machine alive",
+        "hooks/last_words.py",
+        "            with contextlib.suppress(AwsError):\n",
+        "            if True:\n",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a console is asked for before each try of an end",
+        "hooks/last_words.py",
+        "            memory.is_heard = True\n",
+        "",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a bucket that takes no console keeps the machine alive",
+        "hooks/last_words.py",
+        """        try:
+            fleet.terminate([observation.instance_id])
+        finally:
+            if heard:
+                self._keep(arn, heard)
+""",
+        """        if heard:
+            self._store.write_heard(arn, heard)
+        fleet.terminate([observation.instance_id])
+""",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "nobody waits for the console of a machine that EC2 lost",
+        "hooks/last_words.py",
+        "return CONSOLE_GRACE_SECONDS if is_unexplained else 0.0",
+        "return 0.0",
+        ("tests/unit/hooks/test_last_words.py",),
     ),
 )

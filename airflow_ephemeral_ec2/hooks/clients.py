@@ -35,6 +35,13 @@ BRIEF_CONFIG = Config(
     read_timeout=5,
 )
 
+QUICK_CONFIG = Config(
+    # The end of a machine waits for it: two seconds at most.
+    retries={"total_max_attempts": 1, "mode": "standard"},
+    connect_timeout=1,
+    read_timeout=1,
+)
+
 
 def parse_time(value: object) -> datetime:
     """Parse a timestamp of an AWS answer: the ISO form at once, all others as botocore does."""
@@ -88,6 +95,11 @@ class Clients:
     @cached_property
     def ec2(self) -> EC2Client:
         return cast("EC2Client", self._make("ec2", READ_CONFIG))
+
+    @cached_property
+    def quick_ec2(self) -> EC2Client:
+        """For what must not take long, and may fail."""
+        return cast("EC2Client", self._make("ec2", QUICK_CONFIG))
 
     @cached_property
     def s3(self) -> S3Client:

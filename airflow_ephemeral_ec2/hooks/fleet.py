@@ -206,15 +206,19 @@ class Fleet:
                 found |= {status["InstanceId"] for status in page["InstanceStatuses"]}
         return frozenset(found)
 
-    def read_console(self, instance_id: str) -> ConsoleOutput:
+    def read_console(self, instance_id: str, *, as_of_now: bool = False) -> ConsoleOutput:
         """
         Read a machine's console output; empty when EC2 has none.
 
-        :raises AwsError: EC2 could not be asked, or no permission
+        :param as_of_now: not what EC2 took over at the last start or end, but what it says now;
+            quickly or not at all, and only of a machine on Nitro that lives
+        :raises AwsError: EC2 could not be asked, or no permission, or not of this machine
         """
+        client = self.clients.quick_ec2 if as_of_now else self.clients.ec2
+        latest = {"Latest": True} if as_of_now else {}
         with aws_call("ec2:GetConsoleOutput"):
             try:
-                answer = self.clients.ec2.get_console_output(InstanceId=instance_id)
+                answer = client.get_console_output(InstanceId=instance_id, **latest)
             except ClientError as error:
                 if error_code(error) == "InvalidInstanceID.NotFound":
                     return ConsoleOutput("", None)

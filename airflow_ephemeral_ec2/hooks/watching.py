@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.batches import Act, Batches
 from airflow_ephemeral_ec2.hooks.concluding import GONE
-from airflow_ephemeral_ec2.hooks.last_words import Look
+from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
 from airflow_ephemeral_ec2.hooks.looking import FULL_SWEEP_SECONDS, Looking
 from airflow_ephemeral_ec2.model.outcome import (
     Kill,
@@ -53,6 +53,7 @@ class Watching:
         self._concluding, self._fleet_for = concluding, fleet_for
         self._looking = Looking(store, ledger, attempts, fleet_for, in_parallel)
         self._batches, self._rearming = batches, rearming
+        self._last_words = LastWords(store, attempts)
 
     def watch(self, now: float, kills: frozenset[str]) -> bool:
         """
@@ -135,4 +136,5 @@ class Watching:
             return
         self._store.write_kill(name, Kill(due.reason, due.by))
         memory.tell(f"ending {observation.instance_id}: {due.reason}")
-        fleet.terminate([observation.instance_id])
+        arn = observation.arn or self._ledger.entries[name].arn or ""
+        self._last_words.end(memory, observation, arn, fleet)
