@@ -812,4 +812,18 @@ SEEDED_BUGS = (
         "return 0.0",
         ("tests/unit/hooks/test_last_words.py",),
     ),
+    SeededBug(
+        "an alert without an outcome has no date",
+        "notifications/alerts.py",
+        "found = {**_pull(ti, PLACE_KEY), **found}",
+        "pass",
+        ("tests/unit/notifications/test_alerts.py",),
+    ),
+    SeededBug(
+        "the place of an attempt has no date",
+        "operators/ec2.py",
+        '            "business_date": hold.order.business_date,\n',
+        "",
+        ("tests/unit/operators/test_operator.py",),
+    ),
 )
