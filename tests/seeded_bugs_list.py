@@ -826,4 +826,32 @@ SEEDED_BUGS = (
         "",
         ("tests/unit/operators/test_operator.py",),
     ),
+    SeededBug(
+        "a triggerer without settings fails who waits for an attempt",
+        "triggers/ec2.py",
+        "settings = await until_readable(self.log.info)",
+        "settings = await asyncio.to_thread(settings_from_airflow)",
+        ("tests/unit/triggers/test_refusals.py",),
+    ),
+    SeededBug(
+        "settings that Airflow cannot read are an error of nobody",
+        "settings.py",
+        "        except Exception as error:\n",
+        "        except ZeroDivisionError as error:\n",
+        ("tests/unit/triggers/test_refusals.py",),
+    ),
+    SeededBug(
+        "a connection that Airflow makes nothing of stops the controller",
+        "hooks/ec2.py",
+        "with _by_airflow(what), aws_call(what):",
+        "with aws_call(what):",
+        ("tests/unit/triggers/test_refusals.py", "tests/unit/hooks/test_clients.py"),
+    ),
+    SeededBug(
+        "a client that cannot be made of a connection stops the controller",
+        "hooks/ec2.py",
+        "            with _by_airflow(what):\n                return",
+        "            if True:\n                return",
+        ("tests/unit/triggers/test_refusals.py",),
+    ),
 )

@@ -11,13 +11,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.ec2 import open_store
 from airflow_ephemeral_ec2.hooks.job_lookup import JobReference, JobStanding, find_standing
-from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
-from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.triggers.asking import until_answered, until_readable
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from airflow_ephemeral_ec2.settings import Settings
 
 
 class EphemeralEC2JobTrigger(BaseTrigger):
@@ -62,7 +63,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         """Yield one event: the attempt that ended the job, or an error's text."""
         began = time.monotonic()
         try:
-            settings = await asyncio.to_thread(settings_from_airflow)
+            settings = await until_readable(self.log.info)
             standing = await self._wait(settings)
             event = TriggerEvent(
                 {
