@@ -93,7 +93,9 @@ class UnknownJobError(ConfigurationError):
 
 
 class SettingsError(ConfigurationError):
-    """Settings are missing or wrong; all of them are named."""
+    """Settings are missing or wrong; all of them are named. Who waits has had them."""
+
+    may_pass = True
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__(problems)
@@ -122,10 +124,8 @@ class UserDataTooLargeError(ConfigurationError):
         self.job, self.size, self.limit = job, size, limit
 
     def __str__(self) -> str:
-        return (
-            f"{self.job}: user data is {self.size:,} bytes of {self.limit:,}. "
-            "Shorten command and env, or move them into the code folder."
-        )
+        found = f"{self.job}: user data is {self.size:,} bytes of {self.limit:,}."
+        return f"{found} Shorten command and env, or move them into the code folder."
 
 
 class AwsError(EphemeralEC2Error):

@@ -76,8 +76,17 @@ def settings_from_airflow() -> Settings:
     """
     Read airflow.cfg and ``AIRFLOW__EPHEMERAL_EC2__*``.
 
-    :raises SettingsError: names all that is missing or wrong, at once
+    :raises SettingsError: names all that is missing or wrong, at once; or Airflow cannot read them
     """
     from airflow.providers.common.compat.sdk import conf  # noqa: PLC0415 - slow, and the CLI runs without it
 
-    return read_settings(lambda option: conf.get(SECTION, option, fallback=None))
+    def get(option: str) -> str | None:
+        try:
+            value: str | None = conf.get(SECTION, option, fallback=None)
+        except Exception as error:
+            # Its words may hold what a command or a secrets backend said.
+            problem = f"{option} cannot be read ({type(error).__name__} of Airflow)"
+            raise SettingsError((problem,)) from error
+        return value
+
+    return read_settings(get)

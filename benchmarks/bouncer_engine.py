@@ -35,7 +35,11 @@ LOCK = LockFile(
         f"m7i.{size}": InstanceFacts(vcpus=vcpus, memory_mib=4096 * vcpus, architecture="x86_64")
         for vcpus, size in SIZES.items()
     },
-    images={IMAGE: ImageFacts(architecture="x86_64", root_device="/dev/xvda")},
+    images={
+        IMAGE: ImageFacts(
+            architecture="x86_64", root_device="/dev/xvda", data_devices=(), image_id=IMAGE
+        )
+    },
 )
 SECONDS_AT_MOST = 10 * 86_400.0
 

@@ -50,6 +50,7 @@ def make_record(make_spec):
         architecture: str = "x86_64",
         may_retry: bool = True,
         array_index: int = 0,
+        data_devices: tuple[str, ...] = (),
         **changes,
     ) -> LaunchRecord:
         spec = make_spec(**changes)
@@ -66,7 +67,9 @@ def make_record(make_spec):
             business_date="2026-03-01",
             requested_at=1000.0,
             image_id="ami-0123456789abcdef0",
-            image=ImageFacts(architecture=architecture, root_device="/dev/xvda"),
+            image=ImageFacts(
+                architecture=architecture, root_device="/dev/xvda", data_devices=data_devices
+            ),
             instance_types={
                 name: InstanceFacts(
                     vcpus=sizes[name.split(".")[1]], memory_mib=8192, architecture="x86_64"

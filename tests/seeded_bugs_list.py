@@ -653,8 +653,8 @@ SEEDED_BUGS = (
     SeededBug(
         "botocore repeats launches by itself",
         "hooks/clients.py",
-        '"total_max_attempts": 1',
-        '"total_max_attempts": 4',
+        '"total_max_attempts": 1, "mode": "standard"},\n    connect_timeout=5',
+        '"total_max_attempts": 4, "mode": "standard"},\n    connect_timeout=5',
         ("tests/unit/hooks/test_clients.py",),
     ),
     SeededBug(
@@ -849,7 +849,7 @@ SEEDED_BUGS = (
     SeededBug(
         "another machine outlives an attempt whose lock names one that nobody knows",
         "hooks/concluding.py",
-        "        if verdict.outcome is not Outcome.TAMPERED and observation.state != GONE:",
+        "        if is_told and verdict.outcome is not Outcome.TAMPERED and observation.state != GONE:",
         "        if verdict.outcome is not Outcome.TAMPERED:",
         ("tests/unit/hooks/test_tampering.py", "tests/state_machine/test_found.py"),
     ),
@@ -859,5 +859,139 @@ SEEDED_BUGS = (
         "        before |= find_open_before(",
         "        _ = find_open_before(",
         ("tests/unit/hooks/test_predecessors.py",),
+    ),
+    SeededBug(
+        "a further volume of the AMI keeps what the AMI says of it",
+        "model/launch_request.py",
+        "dict.fromkeys(record.data_devices, shape)",
+        "{}",
+        ("tests/unit/model/test_plan.py",),
+    ),
+    SeededBug(
+        "facts of another AMI, or without its volumes, are good enough",
+        "hooks/attempts.py",
+        "known if known and is_of(known, image_id) else",
+        "known if known else",
+        ("tests/unit/hooks/test_attempts.py",),
+    ),
+    SeededBug(
+        "volumes beside the root are not seen",
+        "model/image.py",
+        "data_devices=tuple(sorted(names - {root})),",
+        "data_devices=(),",
+        ("tests/unit/model/test_image.py",),
+    ),
+    SeededBug(
+        "an adopted machine is never armed",
+        "hooks/watching.py",
+        "return self._batches.perform(self._rearming.find_acts(sights, now))",
+        "return True",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "a machine is armed in each pass",
+        "hooks/lifetime_schedule.py",
+        "        self._tried.add(instance_id)\n",
+        "",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "all adopted machines are armed at once, whatever the answer",
+        "hooks/rearming.py",
+        "list(islice(acts, AT_ONCE)) if untried else []",
+        "list(acts)",
+        ("tests/unit/hooks/test_lifetime_schedule.py",),
+    ),
+    SeededBug(
+        "nobody listens to a machine before its end",
+        "hooks/last_words.py",
+        "if not memory.is_heard and arn and",
+        "if False and",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "what was heard before the end is not looked at",
+        "hooks/last_words.py",
+        "text = self._store.read_heard(observation.arn) or text",
+        "pass",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a console that cannot be read before the end keeps the machine alive",
+        "hooks/last_words.py",
+        "            with contextlib.suppress(AwsError):\n",
+        "            if True:\n",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a console is asked for before each try of an end",
+        "hooks/last_words.py",
+        "            memory.is_heard = True\n",
+        "",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "a bucket that takes no console keeps the machine alive",
+        "hooks/last_words.py",
+        """        try:
+            fleet.terminate([observation.instance_id])
+        finally:
+            if heard:
+                self._keep(arn, heard)
+""",
+        """        if heard:
+            self._store.write_heard(arn, heard)
+        fleet.terminate([observation.instance_id])
+""",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "nobody waits for the console of a machine that EC2 lost",
+        "hooks/last_words.py",
+        "return CONSOLE_GRACE_SECONDS if is_unexplained else 0.0",
+        "return 0.0",
+        ("tests/unit/hooks/test_last_words.py",),
+    ),
+    SeededBug(
+        "an alert without an outcome has no date",
+        "notifications/alerts.py",
+        "found = {**_pull(ti, PLACE_KEY), **found}",
+        "pass",
+        ("tests/unit/notifications/test_alerts.py",),
+    ),
+    SeededBug(
+        "the place of an attempt has no date",
+        "operators/ec2.py",
+        '            "business_date": hold.order.business_date,\n',
+        "",
+        ("tests/unit/operators/test_operator.py",),
+    ),
+    SeededBug(
+        "a triggerer without settings fails who waits for an attempt",
+        "triggers/ec2.py",
+        "settings = await until_readable(self.log.info)",
+        "settings = await asyncio.to_thread(settings_from_airflow)",
+        ("tests/unit/triggers/test_refusals.py",),
+    ),
+    SeededBug(
+        "settings that Airflow cannot read are an error of nobody",
+        "settings.py",
+        "        except Exception as error:\n",
+        "        except ZeroDivisionError as error:\n",
+        ("tests/unit/triggers/test_refusals.py",),
+    ),
+    SeededBug(
+        "a connection that Airflow makes nothing of stops the controller",
+        "hooks/ec2.py",
+        "with _by_airflow(what), aws_call(what):",
+        "with aws_call(what):",
+        ("tests/unit/triggers/test_refusals.py", "tests/unit/hooks/test_clients.py"),
+    ),
+    SeededBug(
+        "a client that cannot be made of a connection stops the controller",
+        "hooks/ec2.py",
+        "            with _by_airflow(what):\n                return",
+        "            if True:\n                return",
+        ("tests/unit/triggers/test_refusals.py",),
     ),
 )

@@ -19,6 +19,7 @@ from airflow_ephemeral_ec2.model.identity import (
     entry_name,
     name_jobkey,
 )
+from airflow_ephemeral_ec2.model.image import is_of
 from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, gives_up
 from airflow_ephemeral_ec2.model.plan import LaunchFacts, LaunchRecord, plan_entry, plan_launch
 from airflow_ephemeral_ec2.model.record import conclude_tampered
@@ -285,8 +286,9 @@ def find_instance_facts(fleet: Fleet, spec: JobSpec, lock: LockFile) -> dict[str
 
 
 def find_image_facts(fleet: Fleet, spec: JobSpec, lock: LockFile, image_id: str) -> ImageFacts:
-    """Take the AMI's facts from the lock file, or look it up."""
-    return lock.images.get(spec.ami) or fleet.image_facts(image_id)
+    """Take the AMI's facts from the lock file, or look it up where they are of another AMI."""
+    known = lock.images.get(spec.ami)
+    return known if known and is_of(known, image_id) else fleet.image_facts(image_id)
 
 
 def find_code(store: JobStore, order: LaunchOrder) -> str | None:

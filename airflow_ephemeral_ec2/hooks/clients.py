@@ -28,8 +28,18 @@ READ_CONFIG = Config(
     read_timeout=20,
     max_pool_connections=16,
 )
-ACCOUNT_CONFIG = Config(
-    retries={"total_max_attempts": 2, "mode": "standard"}, connect_timeout=2, read_timeout=5
+BRIEF_CONFIG = Config(
+    # Of what is nice to have: nobody waits long for it.
+    retries={"total_max_attempts": 2, "mode": "standard"},
+    connect_timeout=2,
+    read_timeout=5,
+)
+
+QUICK_CONFIG = Config(
+    # The end of a machine waits for it: two seconds at most.
+    retries={"total_max_attempts": 1, "mode": "standard"},
+    connect_timeout=1,
+    read_timeout=1,
 )
 
 
@@ -87,17 +97,22 @@ class Clients:
         return cast("EC2Client", self._make("ec2", READ_CONFIG))
 
     @cached_property
+    def quick_ec2(self) -> EC2Client:
+        """For what must not take long, and may fail."""
+        return cast("EC2Client", self._make("ec2", QUICK_CONFIG))
+
+    @cached_property
     def s3(self) -> S3Client:
         return cast("S3Client", self._make("s3", READ_CONFIG))
 
     @cached_property
     def scheduler(self) -> Any:  # noqa: ANN401 - has no stubs here
-        return self._make("scheduler", READ_CONFIG)
+        return self._make("scheduler", BRIEF_CONFIG)
 
     @cached_property
     def account_id(self) -> str:
         """Account of these credentials, asked once: STS GetCallerIdentity."""
-        return str(self._make("sts", ACCOUNT_CONFIG).get_caller_identity()["Account"])
+        return str(self._make("sts", BRIEF_CONFIG).get_caller_identity()["Account"])
 
     @cached_property
     def sqs(self) -> Any:  # noqa: ANN401 - has no stubs here

@@ -252,6 +252,7 @@ def _say(facts: CodeFacts | ImageFacts | InstanceFacts) -> str:
         case CodeFacts():
             return f"sha256 {facts.sha256[:12]}..., {facts.size_bytes:,} bytes"
         case ImageFacts():
-            return f"{facts.architecture}, root {facts.root_device}"
+            further = f", volumes {', '.join(facts.data_devices)}" if facts.data_devices else ""
+            return f"{facts.image_id} {facts.architecture}, root {facts.root_device}{further}"
         case InstanceFacts():
             return f"{facts.vcpus} vCPU, {facts.memory_mib / 1024:g} GiB, {facts.architecture}"

@@ -10,6 +10,7 @@ from airflow_ephemeral_ec2.hooks.endings import (
     write_ending,
 )
 from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
+from airflow_ephemeral_ec2.hooks.rearming import find_token
 from airflow_ephemeral_ec2.model.order import NOTHING_STALE, DatedKey, find_launch_time
 from airflow_ephemeral_ec2.model.outcome import Observation, Outcome, Verdict
 from airflow_ephemeral_ec2.model.queue import Stage
@@ -169,8 +170,8 @@ class Concluding:
         if state.launched_at is not None and observation is not None:
             lived = self._store.clock.now() - state.launched_at
             self._lifetimes[entry.payer, entry.job] = lived
-        if state.placement is not None and state.stage is Stage.LAUNCHED:
-            fleet = self._fleet_for(*entry.place)
-            self._backstop.disarm(fleet.clients, record.placements[state.placement].client_token)
+        token = find_token(entry, state, observation)
+        if token and state.stage is Stage.LAUNCHED and self._backstop.is_wanted:
+            self._backstop.disarm(self._fleet_for(*entry.place).clients, token)
         self._open.close(name)
         self._ledger.drop(name)

@@ -11,13 +11,14 @@ from airflow_ephemeral_ec2.hooks.admitting import Admitting
 from airflow_ephemeral_ec2.hooks.batches import Batches
 from airflow_ephemeral_ec2.hooks.concluding import Concluding
 from airflow_ephemeral_ec2.hooks.launching import Launching
-from airflow_ephemeral_ec2.hooks.lifetime_schedule import NoBackstop
+from airflow_ephemeral_ec2.hooks.lifetime_schedule import ArmedOnce, NoBackstop
 from airflow_ephemeral_ec2.hooks.open_attempts import READ_AT_ONCE, OpenAttempts
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.hooks.predecessors import Predecessors
 from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
 from airflow_ephemeral_ec2.hooks.queue_store import EMPTY_QUEUE, QueueListing
+from airflow_ephemeral_ec2.hooks.rearming import Rearming
 from airflow_ephemeral_ec2.hooks.rebuilding import Rebuilding
 from airflow_ephemeral_ec2.hooks.standing_by import StandingBy
 from airflow_ephemeral_ec2.hooks.tampered_attempts import TamperedAttempts
@@ -80,20 +81,21 @@ class Controller:
         self._ledger = QueueLedger(store)
         self._open = OpenAttempts(store, in_parallel)
         order = OrderBook(store, in_parallel)
-        backstop = backstop or NoBackstop()
+        armed = ArmedOnce(backstop or NoBackstop())
         predecessors = Predecessors(store, self._open, in_parallel)
         self._admitting = Admitting(
             store, self._ledger, self._open, order, predecessors, in_parallel
         )
         concluding = Concluding(
-            store, self._ledger, self._open, order, fleet_for, backstop,
+            store, self._ledger, self._open, order, fleet_for, armed,
             self._admitting.end_promotions,
         )  # fmt: skip
         batches = Batches(store, self._ledger, self._open, in_parallel)
         self._concluding = concluding
         self._watching = Watching(
-            store, self._ledger, self._open, concluding, fleet_for, batches, in_parallel
-        )
+            store, self._ledger, self._open, concluding, fleet_for, batches, in_parallel,
+            Rearming(self._ledger, self._open, armed),
+        )  # fmt: skip
         self._unlaunched = Unlaunched(
             store, self._ledger, self._open, fleet_for, batches, concluding.close
         )
@@ -101,7 +103,7 @@ class Controller:
         self._tampered = TamperedAttempts(store, self._ledger, self._open, fleet_for, home)
         self._launching = Launching(
             store, self._ledger, self._open, fleet_for, self._unlaunched.give_up,
-            self._unlaunched.end_killed, renew, backstop, in_parallel, self._admitting.rank_of,
+            self._unlaunched.end_killed, renew, armed, in_parallel, self._admitting.rank_of,
         )  # fmt: skip
 
     # -- what waiters ask ------------------------------------------------------------------

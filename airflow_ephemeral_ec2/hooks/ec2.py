@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from airflow_ephemeral_ec2.exceptions import AccessError, AwsUnavailableError
+from airflow_ephemeral_ec2.exceptions import AccessError, AwsError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
 from airflow_ephemeral_ec2.hooks.clients import Clients, speed_up_timestamps
 from airflow_ephemeral_ec2.hooks.controller import Controller
@@ -23,12 +24,30 @@ from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import find_backstop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from botocore.config import Config
 
     from airflow_ephemeral_ec2.settings import Settings
 
 log = logging.getLogger(__name__)
 DEFAULT_CONNECTION = "aws_default"
+
+
+@contextlib.contextmanager
+def _by_airflow(what: str) -> Iterator[None]:
+    """
+    Take whatever Airflow raises for "not known now": a person may be editing the connection.
+
+    :raises AwsUnavailableError: without its words, which may hold what stands in the connection
+    """
+    try:
+        yield
+    except (AirflowNotFoundException, AwsError, BotoCoreError, ClientError):
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: Airflow failed."
+        raise AwsUnavailableError(what, detail, "If it lasts, correct the connection.") from error
 
 
 class EphemeralEC2Hook(AwsBaseHook):
@@ -54,12 +73,10 @@ class EphemeralEC2Hook(AwsBaseHook):
         :raises AwsUnavailableError: Airflow could not be asked
         """
         try:
-            uri = self.get_connection(self.aws_conn_id).get_uri() if self.aws_conn_id else ""
+            with _by_airflow(f"look up Airflow connection {self.aws_conn_id!r}"):
+                uri = self.get_connection(self.aws_conn_id).get_uri() if self.aws_conn_id else ""
         except AirflowNotFoundException:
             return None
-        except Exception as error:
-            what = f"look up Airflow connection {self.aws_conn_id!r}"
-            raise AwsUnavailableError(what, f"{type(error).__name__}: Airflow failed.") from error
         return hashlib.sha256(uri.encode()).hexdigest()
 
     def make_clients(self, *, is_defined: bool = False) -> Clients:
@@ -68,9 +85,11 @@ class EphemeralEC2Hook(AwsBaseHook):
 
         :param is_defined: Airflow has just found the connection
         :raises AccessError: the connection does not exist
+        :raises AwsUnavailableError: Airflow makes nothing of what stands in it, for now
         """
+        what = f"use Airflow connection {self.aws_conn_id!r}"
         # A connection with a role assumes it here, and may be refused.
-        with aws_call(f"use Airflow connection {self.aws_conn_id!r}"):
+        with _by_airflow(what), aws_call(what):
             # The amazon provider takes boto3's own search for any missing connection. That is fine
             # for the default; a connection that somebody named must be the one that is used, and so
             # must one that was there a moment ago.
@@ -90,12 +109,13 @@ class EphemeralEC2Hook(AwsBaseHook):
 
         def source(service: str, config: Config) -> Any:  # noqa: ANN401 - boto3's own type
             extra = endpoints.botocore_config
-            return session.client(
-                service,
-                config=extra.merge(config) if extra else config,
-                endpoint_url=endpoints.get_service_endpoint_url(service),
-                verify=self.verify,
-            )
+            with _by_airflow(what):
+                return session.client(
+                    service,
+                    config=extra.merge(config) if extra else config,
+                    endpoint_url=endpoints.get_service_endpoint_url(service),
+                    verify=self.verify,
+                )
 
         return Clients(source)
 

@@ -14,6 +14,7 @@ from airflow_ephemeral_ec2.contract import instance_arn
 from airflow_ephemeral_ec2.exceptions import ConfigurationError, RequestRefusedError, nearest
 from airflow_ephemeral_ec2.hooks.aws_errors import UnreadableAnswerError, aws_call, error_code
 from airflow_ephemeral_ec2.hooks.garbage import without_collections
+from airflow_ephemeral_ec2.model.image import read_image
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
@@ -205,15 +206,19 @@ class Fleet:
                 found |= {status["InstanceId"] for status in page["InstanceStatuses"]}
         return frozenset(found)
 
-    def read_console(self, instance_id: str) -> ConsoleOutput:
+    def read_console(self, instance_id: str, *, as_of_now: bool = False) -> ConsoleOutput:
         """
         Read a machine's console output; empty when EC2 has none.
 
-        :raises AwsError: EC2 could not be asked, or no permission
+        :param as_of_now: not what EC2 took over at the last start or end, but what it says now;
+            quickly or not at all, and only of a machine on Nitro that lives
+        :raises AwsError: EC2 could not be asked, or no permission, or not of this machine
         """
+        client = self.clients.quick_ec2 if as_of_now else self.clients.ec2
+        latest = {"Latest": True} if as_of_now else {}
         with aws_call("ec2:GetConsoleOutput"):
             try:
-                answer = self.clients.ec2.get_console_output(InstanceId=instance_id)
+                answer = client.get_console_output(InstanceId=instance_id, **latest)
             except ClientError as error:
                 if error_code(error) == "InvalidInstanceID.NotFound":
                     return ConsoleOutput("", None)
@@ -275,9 +280,7 @@ class Fleet:
         if not images:
             msg = f"ami: no such image: {image_id} in {self._region}. Correct the row."
             raise ConfigurationError(msg)
-        return ImageFacts(
-            architecture=images[0]["Architecture"], root_device=images[0]["RootDeviceName"]
-        )
+        return read_image(images[0])
 
     def instance_facts(self, names: Sequence[str]) -> dict[str, InstanceFacts]:
         """

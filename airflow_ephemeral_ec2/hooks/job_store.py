@@ -187,6 +187,18 @@ class JobStore(QueueStore, HistoryStore):
         key = contract.console_key(self.environment, instance_arn)
         self.write_new(key, text.encode(), "text/plain; charset=utf-8")
 
+    def write_heard(self, instance_arn: str, text: str) -> None:
+        """Keep what a machine's console said before it was ended, whoever concludes its attempt."""
+        self.write_new(self._heard_key(instance_arn), text.encode(), "text/plain; charset=utf-8")
+
+    def read_heard(self, instance_arn: str) -> str:
+        """Read what a machine's console said before it was ended; empty when nobody listened."""
+        return (self.read(self._heard_key(instance_arn)) or b"").decode(errors="replace")
+
+    def _heard_key(self, instance_arn: str) -> str:
+        prefix = contract.machine_prefix(self.environment, instance_arn)
+        return f"{prefix}console-before-end.txt"
+
     def read_log(self, instance_arn: str) -> Iterator[bytes]:
         """Read the job's output, chunk by chunk."""
         prefix = contract.machine_prefix(self.environment, instance_arn) + "log/"

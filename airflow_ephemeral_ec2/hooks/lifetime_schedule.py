@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -14,6 +14,8 @@ from airflow_ephemeral_ec2.exceptions import AwsError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from airflow_ephemeral_ec2.hooks.clients import Clients
     from airflow_ephemeral_ec2.settings import Settings
 
@@ -27,12 +29,16 @@ RETRY_SECONDS = 86_400
 class Backstop(Protocol):
     """Something outside this process that ends a machine at a time."""
 
+    @property
+    def is_wanted(self) -> bool: ...
     def arm(self, clients: Clients, name: str, instance_id: str, ends_at: float) -> str | None: ...
     def disarm(self, clients: Clients, name: str) -> None: ...
 
 
 class NoBackstop:
     """Nothing is armed: the setting ``scheduler_role_arn`` is empty."""
+
+    is_wanted = False
 
     def arm(self, clients: Clients, name: str, instance_id: str, ends_at: float) -> str | None:  # noqa: ARG002 - as Backstop
         return None
@@ -52,6 +58,7 @@ class LifetimeSchedule:
     role_arn: str
     """Role that may terminate this environment's instances (docs/operating.md#iam)."""
     group: str = "default"
+    is_wanted: ClassVar[bool] = True
 
     def arm(self, clients: Clients, name: str, instance_id: str, ends_at: float) -> str | None:
         """
@@ -99,6 +106,31 @@ class LifetimeSchedule:
                 clients.scheduler.delete_schedule(Name=name, GroupName=self.group)
         except AwsError as error:
             log.debug("schedule %s stays: %s", name, error)
+
+
+class ArmedOnce:
+    """A backstop that knows which machines this process has armed, or tried to."""
+
+    def __init__(self, backstop: Backstop) -> None:
+        self._backstop = backstop
+        self._tried: set[str] = set()
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._backstop.is_wanted
+
+    def arm(self, clients: Clients, name: str, instance_id: str, ends_at: float) -> str | None:
+        """Arm a machine; return why not, or None."""
+        self._tried.add(instance_id)
+        return self._backstop.arm(clients, name, instance_id, ends_at)
+
+    def disarm(self, clients: Clients, name: str) -> None:
+        self._backstop.disarm(clients, name)
+
+    def find_untried(self, instance_ids: AbstractSet[str]) -> AbstractSet[str]:
+        """Say which of all machines that are out were never armed here; forget the others."""
+        self._tried &= instance_ids
+        return instance_ids - self._tried
 
 
 def find_backstop(settings: Settings) -> Backstop:

@@ -55,6 +55,8 @@ class Memory:
     """It is not launched any more, and EC2 may still show a machine of it."""
     is_started: bool = False
     """The machine is known to hold the start lock."""
+    is_heard: bool = False
+    """Its console was asked for, or tried to be, before it is ended."""
     misses: int = 0
     """Full sweeps in a row that did not show the machine."""
     acted_at: float = 0.0

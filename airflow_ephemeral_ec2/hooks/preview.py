@@ -89,6 +89,8 @@ def preview_launch(
 def _preview_image(spec: JobSpec, lock: LockFile, unknown: list[str]) -> ImageFacts:
     known = lock.images.get(spec.ami)
     if known:
+        if known.data_devices is None:
+            unknown.append("further volumes of the AMI (push looks them up)")
         return known
     unknown.append(f"root device ({USUAL_ROOT_DEVICE} assumed; push looks it up)")
     architecture = find_image_architecture(spec.ami, lock) or "x86_64"

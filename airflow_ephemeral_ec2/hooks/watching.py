@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.batches import Act, Batches
 from airflow_ephemeral_ec2.hooks.concluding import GONE
-from airflow_ephemeral_ec2.hooks.last_words import Look
+from airflow_ephemeral_ec2.hooks.last_words import LastWords, Look
 from airflow_ephemeral_ec2.hooks.looking import FULL_SWEEP_SECONDS, Looking
 from airflow_ephemeral_ec2.model.outcome import (
     Kill,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.open_attempts import OpenAttempts
     from airflow_ephemeral_ec2.hooks.parallel import Parallel
     from airflow_ephemeral_ec2.hooks.queue_ledger import QueueLedger
+    from airflow_ephemeral_ec2.hooks.rearming import Rearming
 
 log = logging.getLogger(__name__)
 GONE_AFTER_SECONDS = 3_600.0
@@ -46,11 +47,13 @@ class Watching:
         fleet_for: Callable[[str, str], Fleet],
         batches: Batches,
         in_parallel: Parallel,
+        rearming: Rearming,
     ) -> None:
         self._store, self._ledger, self._open = store, ledger, attempts
         self._concluding, self._fleet_for = concluding, fleet_for
         self._looking = Looking(store, ledger, attempts, fleet_for, in_parallel)
-        self._batches = batches
+        self._batches, self._rearming = batches, rearming
+        self._last_words = LastWords(store, attempts)
 
     def watch(self, now: float, kills: frozenset[str]) -> bool:
         """
@@ -64,9 +67,10 @@ class Watching:
                 by_place[self._open.memories[name].entry.place][state.instance_id] = name
         sights = self._looking.look(by_place, now)
         self._batches.begin()
-        return self._batches.perform(
-            act for sight in sights for act in self._find_acts(sight, now, kills)
-        )
+        acts = (act for sight in sights for act in self._find_acts(sight, now, kills))
+        if not self._batches.perform(acts):
+            return False
+        return self._batches.perform(self._rearming.find_acts(sights, now))
 
     def _find_acts(self, sight: Sight, now: float, kills: frozenset[str]) -> list[Act]:
         shown = {o.instance_id: o for o in sight.seen}
@@ -132,4 +136,5 @@ class Watching:
             return
         self._store.write_kill(name, Kill(due.reason, due.by))
         memory.tell(f"ending {observation.instance_id}: {due.reason}")
-        fleet.terminate([observation.instance_id])
+        arn = observation.arn or self._ledger.entries[name].arn or ""
+        self._last_words.end(memory, observation, arn, fleet)

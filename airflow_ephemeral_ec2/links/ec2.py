@@ -7,11 +7,10 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_ephemeral_ec2.model.task_context import PLACE_KEY
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
-
-PLACE_KEY = "ephemeral_ec2"
-"""XCom that the operator writes before it waits: where the attempt's things are."""
 
 
 def instance_url(place: dict[str, Any]) -> str:

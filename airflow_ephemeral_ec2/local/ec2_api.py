@@ -21,13 +21,14 @@ from airflow_ephemeral_ec2.local.client_tokens import (
     parameters_digest,
 )
 from airflow_ephemeral_ec2.local.fleet import Fleet, find_backend
+from airflow_ephemeral_ec2.local.image_devices import complete_devices
 from airflow_ephemeral_ec2.local.instance_filters import (
     check_filters,
     passes_filters,
     passes_status_filters,
 )
 from airflow_ephemeral_ec2.local.instance_states import Event, State
-from airflow_ephemeral_ec2.local.launch_checks import check_launch
+from airflow_ephemeral_ec2.local.launch_checks import check_launch, is_nitro
 from airflow_ephemeral_ec2.local.local_instance import LocalInstance
 
 _NOT_IMITATED = (
@@ -81,6 +82,7 @@ class LocalEc2Api:
             return use
         with suppress(KeyError):
             call.params["MinCount"] = call.params["MaxCount"]
+        complete_devices(call)
         result = self._launch(call)
         reservation: Any = result.result
         if use is not None:
@@ -282,7 +284,11 @@ class LocalEc2Api:
         instance_id = call._get_param("InstanceId")  # noqa: SLF001
         (instance,) = self._found(call, [instance_id])
         call.error_on_dryrun()
-        text, posted_at = self.fleet.console(instance.id)
+        is_latest = str(call._get_param("Latest", "")).lower() == "true"  # noqa: SLF001
+        if is_latest and not is_nitro(instance.instance_type):
+            code = "UnsupportedOperation"
+            raise EC2ClientError(code, "This instance type does not support retrieving the latest.")
+        text, posted_at = self.fleet.console(instance.id, is_latest=is_latest)
         if posted_at is None:
             return ActionResult({"InstanceId": instance.id})
         crlf = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")[-65_536:]

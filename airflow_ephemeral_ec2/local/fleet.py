@@ -54,8 +54,9 @@ class Fleet:
         user_data = b64decode(str(instance.user_data)) if instance.user_data else b""
         metadata = self._describe(instance, user_data)
         tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
-        volumes = [volume for _, volume in instance.get_block_device_mapping]
-        size = max((int(volume.size or 8) for volume in volumes), default=8) * _GIB
+        volumes = dict(instance.get_block_device_mapping)
+        root = volumes.get(instance.root_device_name) or next(iter(volumes.values()), None)
+        size = int((root and root.size) or 8) * _GIB
         guest = Guest(
             instance_id=instance.id,
             user_data=user_data,
@@ -119,13 +120,20 @@ class Fleet:
         member = self.members.get(instance_id)
         return member is not None and time.monotonic() < member.metadata.condition.impaired_until
 
-    def console(self, instance_id: str) -> tuple[bytes, datetime | None]:
-        """Return the console output as EC2 has it, and when it was posted."""
+    def console(
+        self, instance_id: str, *, is_latest: bool = False
+    ) -> tuple[bytes, datetime | None]:
+        """
+        Return the console output as EC2 has it, and when it was posted.
+
+        :param is_latest: of a machine that lives: as it is now, posted or not
+        """
         member = self.members[instance_id]
         ill = member.metadata.condition
         if ill.has_no_console:
             return b"", None
-        if ill.console_delay:
+        is_as_of_now = is_latest and member.machine.state is State.RUNNING
+        if ill.console_delay and not is_as_of_now:
             posted = (member.ended_at or math.inf) + ill.console_delay
             if time.monotonic() < posted:
                 return b"", None

@@ -33,7 +33,7 @@ HOWS: Mapping[str, str] = {
     "protect": "termination protection is switched on",
     "age": "looks so many seconds older",
     "no-console": "its console output is never posted",
-    "late-console": "its console output is posted so many seconds after its end",
+    "late-console": "its console output is posted so many seconds after its end; before, only `Latest` shows it",
 }
 """How -> what it does."""
 AT_LAUNCH = frozenset(

@@ -30,6 +30,11 @@ def check_launch(call: Any) -> None:  # noqa: ANN401 - moto's response object
     _check_groups(call)
 
 
+def is_nitro(instance_type: str) -> bool:
+    """Say whether machines of a type are on Nitro: EC2 can read their console while they live."""
+    return bool(INSTANCE_TYPES.get(instance_type, {}).get("Hypervisor") != "xen")
+
+
 def _check_counts(call: Any) -> None:  # noqa: ANN401
     low = int(call._get_param("MinCount", 0) or 0)  # noqa: SLF001
     high = int(call._get_param("MaxCount", 0) or 0)  # noqa: SLF001

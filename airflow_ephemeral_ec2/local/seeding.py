@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.ec2.models import ec2_backends
-from moto.ec2.models.amis import Ami
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
+
+from airflow_ephemeral_ec2.local.image_devices import LocalImage
 
 MACHINE_POLICY = "ephemeral-ec2-machine"
 _ZONES = "abcdef"
@@ -24,7 +25,8 @@ class Seed:
     ``job_roles`` maps a role name to ``{"bucket": ..., "read": [patterns], "write": [patterns]}``;
     keys of the bucket, with ``*``. ``subnets`` get different availability zones in their order,
     or are a mapping of id to zone. ``file_queues`` maps a queue to the ``bucket/prefix`` whose
-    ObjectCreated events it gets. ``images`` maps further AMI ids to ``x86_64`` or ``arm64``.
+    ObjectCreated events it gets. ``images`` maps further AMI ids to ``x86_64`` or ``arm64``, or to
+    ``{"architecture": ..., "devices": [...]}`` with block devices beside the root, as EC2 has them.
     """
 
     region: str = "us-east-1"
@@ -36,7 +38,7 @@ class Seed:
     subnets: tuple[str, ...] | Mapping[str, str] = ("subnet-0a1", "subnet-0b2")
     security_groups: tuple[str, ...] = ("sg-0c3",)
     file_queues: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
 
 
 def parse_seed(body: object) -> Seed:
@@ -57,6 +59,10 @@ def parse_seed(body: object) -> Seed:
         extra = sorted(set(role) - {"bucket", "read", "write", "secrets", "parameters"})
         if extra:
             msg = f"job_roles.{name}: unknown: {', '.join(extra)}"
+            raise ValueError(msg)
+    for image_id, image in dict(body.get("images", {})).items():
+        if not isinstance(image, str) and set(image) - {"devices"} != {"architecture"}:
+            msg = f"images.{image_id}: x86_64 or arm64, or architecture and devices"
             raise ValueError(msg)
     given: dict[str, Any] = dict(body)
     for name, value in given.items():
@@ -208,12 +214,14 @@ def _seed_subnet(backend: Any, subnet_id: str, zone: str, number: int) -> None: 
 
 def _seed_images(wanted: Seed, account: str) -> None:
     backend = ec2_backends[account][wanted.region]
-    for image_id, architecture in wanted.images.items():
-        backend.amis[image_id] = Ami(
+    for image_id, given in wanted.images.items():
+        facts: Mapping[str, Any] = {"architecture": given} if isinstance(given, str) else given
+        backend.amis[image_id] = LocalImage(
             backend,
             image_id,
             name=f"seeded-{image_id}",
-            architecture=architecture,
+            architecture=facts["architecture"],
+            devices=facts.get("devices", ()),
             public=True,
             virtualization_type="hvm",
             root_device_name="/dev/xvda",

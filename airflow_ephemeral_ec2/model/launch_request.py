@@ -12,7 +12,6 @@ from airflow_ephemeral_ec2.model.plan import (
     LaunchRecord,
     Placement,
 )
-from airflow_ephemeral_ec2.model.spec import JobSpec
 
 
 def render_request(record: LaunchRecord, placement_index: int) -> dict[str, object]:
@@ -42,7 +41,7 @@ def render_request(record: LaunchRecord, placement_index: int) -> dict[str, obje
                 "DeleteOnTermination": True,
             }
         ],
-        "BlockDeviceMappings": [{"DeviceName": record.root_device, "Ebs": _volume(spec)}],
+        "BlockDeviceMappings": _volumes(record),
         "MetadataOptions": {
             "HttpTokens": "required",
             "HttpPutResponseHopLimit": 1,
@@ -72,14 +71,19 @@ def _profile(name_or_arn: str) -> dict[str, str]:
     return {"Arn": name_or_arn} if name_or_arn.startswith("arn:") else {"Name": name_or_arn}
 
 
-def _volume(spec: JobSpec) -> dict[str, object]:
-    volume: dict[str, object] = {
-        "VolumeSize": spec.volume_gib,
-        "VolumeType": "gp3",
-        "Encrypted": True,
-        "DeleteOnTermination": True,
-    }
-    return volume | ({"KmsKeyId": spec.kms_key} if spec.kms_key else {})
+def _volumes(record: LaunchRecord) -> list[dict[str, object]]:
+    """
+    Let every volume be encrypted and end with the machine, whatever the AMI says of it.
+
+    What is not said of a device comes from the AMI (EC2 user guide, "Block device mapping"). To
+    name the snapshot of a public AMI is not allowed, and it may change neither size nor type.
+    """
+    shape: dict[str, object] = {"Encrypted": True, "DeleteOnTermination": True}
+    if record.spec.kms_key:
+        shape["KmsKeyId"] = record.spec.kms_key
+    root = {"VolumeSize": record.spec.volume_gib, "VolumeType": "gp3"} | shape
+    shapes = {record.root_device: root} | dict.fromkeys(record.data_devices, shape)
+    return [{"DeviceName": name, "Ebs": ebs} for name, ebs in shapes.items()]
 
 
 def _tagged_resources(placement: Placement) -> tuple[str, ...]:

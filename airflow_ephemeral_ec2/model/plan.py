@@ -87,6 +87,8 @@ class LaunchRecord(Spec):
     """Jobs of the payer that read, directly or not, what this one writes."""
     image_id: str
     root_device: str
+    data_devices: tuple[str, ...] = ()
+    """Devices of the AMI's further EBS volumes; they end with the machine, as its root does."""
     code_sha256: str | None
     placements: tuple[Placement, ...]
     user_data: str
@@ -209,6 +211,7 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         dependents=facts.dependents,
         image_id=facts.image_id,
         root_device=facts.image.root_device,
+        data_devices=facts.image.data_devices or (),
         code_sha256=facts.code_sha256,
         placements=plan_placements(spec, facts),
         user_data=base64.b64encode(user_data).decode(),

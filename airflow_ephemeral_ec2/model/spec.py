@@ -201,7 +201,7 @@ class JobSpec(Spec):
     job_role: Annotated[str, StringConstraints(pattern=ROLE)] | None = None
     """Role (name or ARN) whose credentials the command gets; empty: no AWS access."""
     kms_key: Word | None = None
-    """KMS key of the root volume; empty: the account's default EBS key."""
+    """KMS key of the machine's volumes; empty: the account's default EBS key."""
     aws_conn_id: Word = "aws_default"
     """Airflow connection that launches the machine."""
     region: Annotated[str, StringConstraints(pattern=REGION)]
@@ -314,6 +314,10 @@ class ImageFacts(Spec):
 
     architecture: Literal["x86_64", "arm64"]
     root_device: str
+    data_devices: tuple[str, ...] | None = None
+    """Devices of its further EBS volumes; None: not known, an older ``push`` did not look."""
+    image_id: str = ""
+    """The AMI that was looked at; an SSM parameter may name another one by now."""
 
 
 class CodeFacts(Spec):

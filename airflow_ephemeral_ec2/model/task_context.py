@@ -10,6 +10,8 @@ from typing import Any
 from airflow_ephemeral_ec2.exceptions import ConfigurationError
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
 
+PLACE_KEY = "ephemeral_ec2"
+"""XCom that the operator writes before it waits: where the attempt's things are."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 

@@ -13,6 +13,8 @@ STUCK_SECONDS = 600
 """Pending, shutting down or impaired for longer than this is not normal any more."""
 CONSOLE_PATIENCE_SECONDS = 300
 """EC2 posts the console output minutes after a machine's end, if at all."""
+CONSOLE_GRACE_SECONDS = 30
+"""For so long it is waited for where it decides nothing, and only says why a machine failed."""
 CONSOLE_TOLERANCE_SECONDS = 30
 """A machine is seen dead a few seconds after its death; a post in between has its last words."""
 
@@ -68,9 +70,9 @@ def is_overdue(
     return None
 
 
-def may_conclude_without_marker(dead_since: float, now: float, posted_at: float | None) -> bool:
+def is_last_post(dead_since: float, posted_at: float | None) -> bool:
     """
-    Decide whether the console may still bring the last words of a dead machine.
+    Say whether a console's post has the last words of a dead machine.
 
     EC2 posts the output shortly after an instance's transitions (EC2 user guide, "Instance console
     output"), so a post that is not older than the death is the last one. All times in seconds
@@ -78,9 +80,17 @@ def may_conclude_without_marker(dead_since: float, now: float, posted_at: float 
 
     :param posted_at: time of the last post, None when there was none
     """
-    if posted_at is not None and posted_at >= dead_since - CONSOLE_TOLERANCE_SECONDS:
-        return True
-    return now - dead_since > CONSOLE_PATIENCE_SECONDS
+    return posted_at is not None and posted_at >= dead_since - CONSOLE_TOLERANCE_SECONDS
+
+
+def may_conclude_without_marker(
+    dead_since: float,
+    now: float,
+    posted_at: float | None,
+    patience: float = CONSOLE_PATIENCE_SECONDS,
+) -> bool:
+    """Decide whether the console can bring the last words of a dead machine no more."""
+    return is_last_post(dead_since, posted_at) or now - dead_since > patience
 
 
 def spread(seconds: float, chance: float) -> float:

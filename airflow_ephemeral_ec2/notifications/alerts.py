@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from airflow_ephemeral_ec2.model.task_context import PLACE_KEY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -86,12 +88,15 @@ class Alert:
 
 def payload_of(context: Any, event: str) -> dict[str, Any]:  # noqa: ANN401
     """
-    Describe a task's last attempt by its XCom; free of job output.
+    Describe a task's last attempt by its XComs; free of job output.
 
     The text of the exception is not taken: an error of somebody else may hold anything.
     """
     ti, task = context["ti"], context.get("task")
-    found = _outcome_of(ti)
+    found = _pull(ti, "return_value")
+    if not found.get("business_date"):
+        # It was ended before it had an outcome: by its execution_timeout, by a person, by a crash.
+        found = {**_pull(ti, PLACE_KEY), **found}
     payload = {name: found.get(name) for name in _FIELDS}
     payload["payer"] = payload["payer"] or getattr(task, "payer", None)
     payload["job"] = payload["job"] or getattr(task, "job", None)
@@ -102,9 +107,9 @@ def payload_of(context: Any, event: str) -> dict[str, Any]:  # noqa: ANN401
     return {"event": event, **payload, "link": link, "job_link": link}
 
 
-def _outcome_of(ti: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def _pull(ti: Any, key: str) -> Mapping[str, Any]:  # noqa: ANN401
     try:
-        value = ti.xcom_pull(task_ids=ti.task_id, key="return_value", map_indexes=ti.map_index)
+        value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
     except Exception:
         # The DAG processor, for example, may have no way to XCom: who fails is known all the same.
         log.warning("cannot read what the attempt came to", exc_info=True)

@@ -20,11 +20,7 @@ from airflow_ephemeral_ec2.hooks.attempts import (
 )
 from airflow_ephemeral_ec2.hooks.ec2 import connect, open_controller, open_fleet, open_store
 from airflow_ephemeral_ec2.hooks.table_source import read_table
-from airflow_ephemeral_ec2.links.ec2 import (
-    PLACE_KEY,
-    EphemeralEC2InstanceLink,
-    EphemeralEC2LogLink,
-)
+from airflow_ephemeral_ec2.links.ec2 import EphemeralEC2InstanceLink, EphemeralEC2LogLink
 from airflow_ephemeral_ec2.model.identity import Step
 from airflow_ephemeral_ec2.model.outcome import Outcome
 from airflow_ephemeral_ec2.model.record import (
@@ -35,6 +31,7 @@ from airflow_ephemeral_ec2.model.record import (
 )
 from airflow_ephemeral_ec2.model.retry import decide_retry
 from airflow_ephemeral_ec2.model.task_context import (
+    PLACE_KEY,
     find_business_date,
     find_deadline,
     find_epoch,
@@ -202,6 +199,10 @@ class EphemeralEC2Operator(BaseOperator):
             "jobkey": opened.jobkey,
             "attempt": opened.choice.attempt,
             "holder": hold.holder,
+            # For alerts of a task that is ended before it has an outcome.
+            "payer": spec.payer,
+            "job": spec.job,
+            "business_date": hold.order.business_date,
         }
         hold.context["ti"].xcom_push(key=PLACE_KEY, value=place)
         hold.is_announced = True

@@ -15,9 +15,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt, kill_latest
 from airflow_ephemeral_ec2.hooks.ec2 import open_fleet, open_store
-from airflow_ephemeral_ec2.links.ec2 import PLACE_KEY
 from airflow_ephemeral_ec2.model.outcome import Kill
-from airflow_ephemeral_ec2.model.task_context import find_identity, has_tries_left
+from airflow_ephemeral_ec2.model.task_context import PLACE_KEY, find_identity, has_tries_left
 from airflow_ephemeral_ec2.settings import settings_from_airflow
 from airflow_ephemeral_ec2.triggers.task_state import (
     ask_within,

@@ -1,4 +1,4 @@
-"""A trigger's own questions to AWS: asked until there is an answer, by one trigger at a time."""
+"""A trigger's own questions to AWS and Airflow: asked until there is an answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,47 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_ephemeral_ec2.exceptions import AwsError
+from airflow_ephemeral_ec2.exceptions import AwsError, SettingsError
+from airflow_ephemeral_ec2.settings import settings_from_airflow
 from airflow_ephemeral_ec2.triggers.outage import Outage
 from airflow_ephemeral_ec2.triggers.waiting import MAX_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_ephemeral_ec2.settings import Settings
+
 T = TypeVar("T")
+FIRST_PAUSE_SECONDS = 1.0
+CANNOT_READ = "cannot read the triggerer's settings, will look again: "
+READABLE_AGAIN = "the settings can be read again"
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
     weakref.WeakKeyDictionary()
 )
+
+
+async def until_readable(tell: Callable[[str], None]) -> Settings:
+    """
+    Read the settings, and again after a growing pause while they are missing, wrong or unreadable.
+
+    The worker has had them: what keeps the triggerer from it is no reason to fail a task that waits.
+
+    :param tell: gets a line whenever the reason changes, and one when they can be read again
+    """
+    told, pause = "", FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            settings = await asyncio.to_thread(settings_from_airflow)
+        except SettingsError as error:
+            if told != str(error):
+                told = str(error)
+                tell(f"{CANNOT_READ}{error}")
+        else:
+            if told:
+                tell(READABLE_AGAIN)
+            return settings
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
 async def until_answered(

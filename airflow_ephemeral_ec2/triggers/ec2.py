@@ -16,7 +16,7 @@ from airflow_ephemeral_ec2.model.identity import TaskIdentity, entry_name
 from airflow_ephemeral_ec2.model.outcome import Kill, Outcome
 from airflow_ephemeral_ec2.model.record import describe_ending, describe_story, xcom_of
 from airflow_ephemeral_ec2.settings import settings_from_airflow
-from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.triggers.asking import until_answered, until_readable
 from airflow_ephemeral_ec2.triggers.kills import begin_kill
 from airflow_ephemeral_ec2.triggers.outage import Outage
 from airflow_ephemeral_ec2.triggers.pulse import SILENCE_SECONDS, pulse
@@ -126,7 +126,7 @@ class EphemeralEC2Trigger(BaseTrigger):
         yield event
 
     async def _wait(self) -> TriggerEvent:
-        settings = await asyncio.to_thread(settings_from_airflow)
+        settings = await until_readable(self.log.info)
         left = await until_answered(
             functools.partial(self._seconds_left, settings), self.log.info, settings.poll_seconds
         )

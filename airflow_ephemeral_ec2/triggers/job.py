@@ -16,8 +16,7 @@ from airflow_ephemeral_ec2.hooks.job_lookup import (
     describe_stale,
     find_standing,
 )
-from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
-from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.triggers.asking import until_answered, until_readable
 from airflow_ephemeral_ec2.triggers.resumption import settle
 from airflow_ephemeral_ec2.triggers.waiting import controller_task
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
+    from airflow_ephemeral_ec2.settings import Settings
 
 
 class EphemeralEC2JobTrigger(BaseTrigger):
@@ -74,7 +74,7 @@ class EphemeralEC2JobTrigger(BaseTrigger):
         """Yield one event: the attempt that ended the job, or an error's text."""
         began = time.monotonic()
         try:
-            settings = await asyncio.to_thread(settings_from_airflow)
+            settings = await until_readable(self.log.info)
             standing = await self._wait(settings)
             event = TriggerEvent(
                 {

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from airflow_ephemeral_ec2.exceptions import AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.attempts import kill_attempt
 from airflow_ephemeral_ec2.local.testing import local_ec2
 from airflow_ephemeral_ec2.model.outcome import Kill
@@ -153,6 +154,59 @@ def test_B1_user_data_that_never_runs_ends_as_boot_timeout(engine):
     assert (found.outcome, found.budget) == ("boot_timeout", "infra")
     assert engine.store.read_start_lock(opened.record).revoked == "boot_timeout"
     assert engine.cloud.states(found.machine.instance_id)[-1] == "terminated"
+
+
+def test_B1_the_console_of_a_machine_that_did_not_start_is_kept_before_ec2_posts_it(engine):
+    """The image does not come up, and EC2 posts the console an hour after the end."""
+    engine.cloud.add_harm("late-console", seconds=3_600)
+    events = engine.fleet.clients.launch.meta.events
+
+    def boot_nothing(params, **_):
+        return params | {"UserData": "#!/bin/sh\necho 'VFS: no root device'; sleep 600"}
+
+    opened = engine.open(command=["true"], boot_timeout="4s")
+    events.register("provide-client-params.ec2.RunInstances", boot_nothing)
+    try:
+        controller = engine.launch(opened)
+    finally:
+        events.unregister("provide-client-params.ec2.RunInstances", boot_nothing)
+
+    found = engine.wait(opened, controller)
+
+    assert found.outcome == "boot_timeout"
+    ec2, machine = engine.cloud.client("ec2"), found.machine
+    assert "Output" not in ec2.get_console_output(InstanceId=machine.instance_id)
+    assert found.console_uri.endswith(f"{machine.arn}/console.txt")
+    assert b"VFS: no root device" in engine.store.read(f"demo/machines/{machine.arn}/console.txt")
+
+
+def test_a_console_that_ec2_answers_late_is_not_waited_for(engine):
+    """GetConsoleOutput takes ten seconds."""
+    opened = engine.open(command=SAY_AND_SLEEP)
+    controller = engine.launch(opened)
+    machine = engine.wait_for_job(opened)
+    engine.cloud.add_fault(action="GetConsoleOutput", delay=10.0)
+    began = time.monotonic()
+
+    with pytest.raises(AwsUnavailableError, match="ReadTimeoutError"):
+        engine.fleet.read_console(machine, as_of_now=True)
+
+    assert time.monotonic() - began < 5
+    engine.fleet.terminate([machine])
+    assert engine.wait(opened, controller).outcome == "killed"
+
+
+def test_a_console_that_ec2_cannot_read_while_the_machine_lives_delays_nothing(engine):
+    """The type is not on Nitro, and EC2 has nothing of its console."""
+    engine.cloud.add_harm("no-user-data")
+    opened = engine.open(command=["true"], boot_timeout="2s", instance_types=["m4.large"])
+
+    found = engine.wait(opened, engine.controller())
+
+    assert (found.outcome, found.console_uri) == ("boot_timeout", None)
+    refused = [c for c in engine.cloud.calls("GetConsoleOutput")
+               if c["params"]["InstanceId"] == found.machine.instance_id and c["code"]]  # fmt: skip
+    assert [call["code"] for call in refused] == ["UnsupportedOperation"]
 
 
 @pytest.mark.parametrize("times", [1, 3])

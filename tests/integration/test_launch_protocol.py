@@ -548,6 +548,27 @@ def test_L33_L37_E7_what_is_sent_leaves_nothing_and_takes_nobodys_reservation(
     assert set(disks.values()) == {"true"}
 
 
+def test_E7_a_second_volume_of_the_ami_is_encrypted_and_gone_with_its_machine(engine, cloud):
+    """The AMI's second volume is neither encrypted nor deleted with its machine."""
+    data = {"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 4, "DeleteOnTermination": False}}
+    image = {"architecture": "x86_64", "devices": [data]}
+    cloud.seed(state_bucket="records", images={"ami-0fedcba9876543210": image})
+    go = engine.new_file()
+    opened = engine.counted(
+        f"until [ -e {go} ]; do sleep 0.1; done", ami="ami-0fedcba9876543210", volume_gib=9
+    )
+    engine.launch(opened)
+    ec2 = cloud.client("ec2")
+
+    volumes = ec2.describe_volumes()["Volumes"]
+    go.touch()
+    found = engine.wait(opened)
+
+    assert_ran_once(engine, opened, found)
+    assert {(one["Size"], one["Encrypted"]) for one in volumes} == {(9, True), (4, True)}
+    assert ec2.describe_volumes()["Volumes"] == []
+
+
 def test_E6_a_machine_that_stops_instead_of_ending_is_terminated(engine, launches):
     """Somebody on the way changes the shutdown behaviour of RunInstances to ``stop``."""
     launches.on(

@@ -285,7 +285,7 @@ class Oracle:
         for name in admitted:
             self._see_order(entries[name])
             for other in waiting:
-                is_free = not entries[other].supersedes and not entries[other].depends_on
+                is_free = self._is_free(entries[other], entries)
                 if is_free and places[other] < places[name]:
                     self.complain(
                         f"{entries[name].label} was admitted before {entries[other].label}"
@@ -294,6 +294,13 @@ class Oracle:
         for pool, limits in limits_in_force(after, entries.values()).items():
             if admitted and in_use > (limits.vcpus or in_use):
                 self.complain(f"{in_use} vCPU admitted in {pool}, {limits.vcpus} allowed")
+
+    def _is_free(self, entry, entries):
+        """Whether nothing of its own holds an entry back."""
+        is_first = not any(
+            e.jobkey == entry.jobkey and e.attempt < entry.attempt for e in entries.values()
+        )
+        return is_first and not entry.supersedes and not entry.depends_on
 
     def _see_order(self, entry):
         """What the job depends on has succeeded, in whatever run, and the last try of it has."""

@@ -211,7 +211,9 @@ class Process:
         self.store = JobStore(s3, "records", "test")
         read, wall = world.clock.read, lambda: world.clock.read() + skew_seconds
         self.store.clock = BucketClock(monotonic=read, wall=wall)
-        clients = SimpleNamespace(launch=self.ec2, ec2=self.ec2, account_id="123456789012")
+        clients = SimpleNamespace(
+            launch=self.ec2, ec2=self.ec2, quick_ec2=self.ec2, account_id="123456789012"
+        )
         self.fleet = Fleet(clients, "test", "us-east-1")
         self.frozen: Activity | None = None
 

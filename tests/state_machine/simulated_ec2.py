@@ -112,7 +112,7 @@ class SimulatedEC2:
                 machine.is_stuck = False
         return {}
 
-    def get_console_output(self, *, InstanceId):  # noqa: N803
+    def get_console_output(self, *, InstanceId, Latest=False):  # noqa: N803
         machine = self.machines.get(InstanceId)
         if machine is None or not machine.is_shown:
             raise ec2_error("InvalidInstanceID.NotFound", operation="GetConsoleOutput")

@@ -48,7 +48,11 @@ _LOGGER = logging.getLogger("airflow_ephemeral_ec2")
 SIZES = InstanceFacts(vcpus=2, memory_mib=8_192, architecture="x86_64")
 LOCK = LockFile(
     instance_types={"m7i.large": SIZES, "m6i.large": SIZES},
-    images={SPEC["ami"]: ImageFacts(architecture="x86_64", root_device="/dev/xvda")},
+    images={
+        SPEC["ami"]: ImageFacts(
+            architecture="x86_64", root_device="/dev/xvda", data_devices=(), image_id=SPEC["ami"]
+        )
+    },
 )
 
 

@@ -31,6 +31,7 @@ class ScriptedFleet:
         self.is_blind = False
         self.clients = None
         self.console = ConsoleOutput("", float("inf"))
+        self.latest: ConsoleOutput | Exception = ConsoleOutput("", None)
 
     def run(self, request):
         self.requests.append(request)
@@ -83,10 +84,11 @@ class ScriptedFleet:
     def find_impaired(self):
         return frozenset(self.impaired)
 
-    def read_console(self, instance_id):
-        if isinstance(self.console, Exception):
-            raise self.console
-        return self.console
+    def read_console(self, instance_id, *, as_of_now=False):
+        found = self.latest if as_of_now else self.console
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 def refusal(code, status=400):

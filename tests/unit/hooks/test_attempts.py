@@ -12,7 +12,10 @@ from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, Verdict
 from airflow_ephemeral_ec2.model.spec import CodeFacts, ImageFacts, InstanceFacts, Limits, LockFile
 
 SSM = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-IMAGE = ImageFacts(architecture="x86_64", root_device="/dev/xvda")
+AMI = "ami-0123456789abcdef0"
+IMAGE = ImageFacts(
+    architecture="x86_64", root_device="/dev/xvda", data_devices=("/dev/sdb",), image_id=AMI
+)
 KNOWN = InstanceFacts(vcpus=2, memory_mib=8192, architecture="x86_64")
 
 
@@ -27,7 +30,7 @@ class ScriptedFleet:
 
     def resolve_image(self, ami):
         self.asked.append(ami)
-        return "ami-0123456789abcdef0"
+        return AMI
 
     def image_facts(self, image_id):
         self.asked.append(image_id)
@@ -81,14 +84,34 @@ def test_L23_the_ami_is_resolved_once_and_pinned(store, fleet, make_order):
     opened = open_attempt(store, fleet, make_order())
 
     assert fleet.asked.count(SSM) == 1
-    assert opened.record.image_id == "ami-0123456789abcdef0"
+    assert opened.record.image_id == AMI
     assert opened.record.root_device == "/dev/xvda"
+    assert opened.record.data_devices == ("/dev/sdb",)
+    assert AMI not in fleet.asked
 
 
 def test_an_ami_that_the_lock_file_does_not_know_is_looked_up(store, fleet, make_order):
     opened = open_attempt(store, fleet, make_order(lock=LockFile(code={})))
 
     assert opened.record.root_device == "/dev/sda1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"data_devices": None}, id="an older push did not look at its volumes"),
+        pytest.param(
+            {"image_id": "ami-0fedcba9876543210"}, id="the parameter names another by now"
+        ),
+    ],
+)
+def test_E7_facts_that_may_miss_a_volume_are_looked_up(store, fleet, make_order, change):
+    known = IMAGE.model_copy(update=change)
+
+    opened = open_attempt(store, fleet, make_order(lock=LockFile(images={SSM: known})))
+
+    assert opened.record.root_device == "/dev/sda1"
+    assert opened.record.data_devices == ("/dev/sdb",)
 
 
 def test_code_that_is_gone_from_the_bucket_is_missed_before_launch(store, fleet, make_order):

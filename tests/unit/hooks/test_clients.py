@@ -216,6 +216,19 @@ def test_airflow_that_cannot_be_asked_at_all_is_asked_again(connections):
     assert "403" not in str(error.value), "what Airflow says of a connection may hold its keys"
 
 
+def test_a_connection_that_airflow_makes_nothing_of_is_tried_again(connections, monkeypatch):
+    def refuse(hook, region_name):
+        raise NotImplementedError("method 'secret'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ec2.EphemeralEC2Hook, "get_session", refuse)
+        with pytest.raises(AwsUnavailableError, match="NotImplementedError") as error:
+            connections.keys_after(0)
+
+    assert "secret" not in str(error.value)
+    assert connections.keys_after(0) == "one"
+
+
 def test_timestamps_are_read_as_botocore_reads_them():
     for text in (
         "2026-03-01T12:00:00.000Z",

@@ -26,6 +26,28 @@ def test_E7_L37_the_request_shuts_every_door(make_record):
     assert "LaunchTemplate" not in request
 
 
+def test_E7_every_volume_of_the_ami_is_encrypted_and_ends_with_the_machine(make_record):
+    """The AMI has further volumes, which it might leave behind."""
+    record = make_record(kms_key="key-1", data_devices=("/dev/sdb", "/dev/sdc"))
+
+    mappings = render_request(record, 0)["BlockDeviceMappings"]
+
+    assert [one["DeviceName"] for one in mappings] == ["/dev/xvda", "/dev/sdb", "/dev/sdc"]
+    shape = {"Encrypted": True, "DeleteOnTermination": True, "KmsKeyId": "key-1"}
+    assert [one["Ebs"] for one in mappings[1:]] == [shape, shape]
+
+
+def test_E7_a_record_from_before_further_volumes_gives_the_request_that_it_gave(make_record):
+    record = make_record()
+    old = record.model_dump(mode="json")
+    del old["data_devices"]
+
+    again = LaunchRecord.model_validate(old)
+
+    assert render_request(again, 0) == render_request(record, 0)
+    assert len(render_request(again, 0)["BlockDeviceMappings"]) == 1
+
+
 def test_the_machine_and_what_hangs_on_it_carry_the_tags_from_birth(make_record):
     request = render_request(make_record(tags={"CostCenter": "4711"}), 0)
 
@@ -70,7 +92,7 @@ def test_each_placement_has_a_token_of_its_own_that_ec2_accepts(make_record):
 
 def test_L25_a_record_read_back_gives_the_same_request(make_record):
     """The record went through JSON and another process."""
-    record = make_record(max_wait="2h", env={"A": "ü"})
+    record = make_record(max_wait="2h", env={"A": "ü"}, data_devices=("/dev/sdb",))
 
     again = LaunchRecord.model_validate_json(record.model_dump_json())
 

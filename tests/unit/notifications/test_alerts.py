@@ -34,13 +34,11 @@ class Postcard(BaseNotifier):
 class TaskInstance:
     task_id, map_index, log_url = "claims", -1, "https://airflow/log"
 
-    def __init__(self, value):
-        self.value = value
+    def __init__(self, value, place=None):
+        self.values = {"return_value": value, "ephemeral_ec2": place}
 
     def xcom_pull(self, *, task_ids, key, map_indexes):
-        return (
-            self.value if (task_ids, key, map_indexes) == ("claims", "return_value", -1) else None
-        )
+        return self.values[key] if (task_ids, map_indexes) == ("claims", -1) else None
 
 
 class Task:
@@ -93,6 +91,50 @@ def test_a_task_that_failed_before_any_attempt_is_told_by_its_row():
 
     assert (payload["payer"], payload["job"], payload["outcome"]) == ("acme", "claims", None)
     assert "before a machine" in payload["reason"]
+
+
+PLACE = {
+    "environment": "prod",
+    "bucket": "records",
+    "jobkey": "abc",
+    "attempt": 3,
+    "payer": "acme",
+    "job": "claims",
+    "business_date": "2026-03-02",
+}
+
+
+def test_a_task_that_was_ended_before_an_outcome_is_told_with_its_date_and_attempt():
+    """Its execution_timeout was over, or a person marked it failed."""
+    payload = payload_of(context(ti=TaskInstance(None, PLACE), task=None), "failed")
+
+    assert payload == {
+        "event": "failed",
+        "payer": "acme",
+        "job": "claims",
+        "business_date": "2026-03-02",
+        "attempt": 3,
+        "outcome": None,
+        "reason": "it failed before a machine had an outcome; see the log",
+        "link": "https://airflow/log",
+        "job_link": "https://airflow/log",
+    }
+
+
+def test_what_the_outcome_says_comes_before_what_the_launch_said():
+    found = context()
+    found["ti"].values["ephemeral_ec2"] = PLACE
+
+    payload = payload_of(found, "failed")
+
+    assert (payload["business_date"], payload["attempt"]) == ("2026-03-01", 2)
+
+
+def test_a_result_of_another_kind_does_not_hide_the_date():
+    """A custom operator returns what it likes."""
+    payload = payload_of(context(ti=TaskInstance({"attempt": 2}, PLACE)), "failed")
+
+    assert (payload["business_date"], payload["attempt"]) == ("2026-03-02", 2)
 
 
 def test_a_notifier_tells_each_of_two_failures_in_its_own_words():

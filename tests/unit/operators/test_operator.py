@@ -1,5 +1,6 @@
 """What the operator asks of AWS, what it hands to the triggerer, and how it ends."""
 
+import json
 import threading
 import time
 from contextlib import ExitStack
@@ -17,9 +18,9 @@ from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.contract import code_key
 from airflow_ephemeral_ec2.exceptions import AccessError, BucketError, JobEndedError
-from airflow_ephemeral_ec2.links.ec2 import PLACE_KEY
 from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_copy_log
+from airflow_ephemeral_ec2.model.task_context import PLACE_KEY
 from airflow_ephemeral_ec2.operators import killing
 from airflow_ephemeral_ec2.operators.ec2 import EphemeralEC2Operator
 from airflow_ephemeral_ec2.triggers.task_state import ask_within
@@ -94,6 +95,18 @@ def test_a_refusal_to_read_the_outcome_is_tried_again(make_operator, make_contex
         deployment.s3.meta.events.unregister("before-call.s3.GetObject", unique_id="refusal")
 
 
+@pytest.fixture
+def pushed_today(table, deployment):
+    """A lock file whose SSM parameters name the same AMIs still."""
+    path = table.with_name("payers.lock.json")
+    lock = json.loads(path.read_text())
+    for ami, facts in lock["images"].items():
+        found = deployment.ssm.get_parameter(Name=ami.removeprefix("ssm:"))["Parameter"]["Value"]
+        facts.update(image_id=found, data_devices=[])
+    path.write_text(json.dumps(lock))
+
+
+@pytest.mark.usefixtures("pushed_today")
 def test_execute_makes_three_writes_and_one_parameter_look_up(
     make_operator, make_context, calls, store
 ):
@@ -117,6 +130,18 @@ def test_what_the_triggerer_gets_is_small_and_has_no_phi(make_operator, make_con
     assert arguments["end_in_triggerer"] is True
     assert len(str(arguments)) < 500
     assert deferred.timeout is None
+
+
+def test_what_an_alert_needs_is_written_before_the_task_waits(
+    make_operator, make_context, deployment
+):
+    context = make_context()
+
+    defer(make_operator(), context)
+
+    place = context["pushed"][PLACE_KEY]
+    assert (place["payer"], place["job"], place["attempt"]) == ("acme", "claims", 1)
+    assert place["business_date"] == "2026-03-01"
 
 
 def test_L3_a_retry_after_a_crash_adopts_the_open_attempt(

@@ -6,12 +6,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 
-from airflow_ephemeral_ec2.exceptions import AccessError, TamperedObjectError
+from airflow_ephemeral_ec2.exceptions import AccessError, SettingsError, TamperedObjectError
 from airflow_ephemeral_ec2.hooks import ec2
 from airflow_ephemeral_ec2.model.outcome import Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Times, conclude
-from airflow_ephemeral_ec2.triggers.asking import until_answered
+from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers.asking import CANNOT_READ, READABLE_AGAIN, until_answered
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.job import EphemeralEC2JobTrigger
 from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN
@@ -66,6 +68,85 @@ def test_a_triggerer_that_has_no_connection_yet_fails_no_task(trigger, done, uns
     refused, answered = said
     assert refused.startswith("cannot ask AWS, will ask again: Airflow connection 'aws_later': is")
     assert answered == ANSWERS_AGAIN
+
+
+BROKEN = {
+    "botocore does not know the option": "aws://k:s@/?config_kwargs=%7B%22bogus%22%3A+1%7D",
+    "no such way to a role": "aws://k:s@/?role_arn=arn:aws:iam::1:role/x&assume_role_method=none",
+    "half an endpoint": "aws://k:s@/?endpoint_url=localhost:5000&region_name=us-east-1",
+}
+
+
+@pytest.mark.parametrize("uri", BROKEN.values(), ids=BROKEN)
+def test_a_connection_that_nobody_can_use_fails_no_task(done, unseen, monkeypatch, uri):
+    """Somebody is editing it."""
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_LATER", uri)
+    monkeypatch.setattr(ec2, "CLIENTS_SECONDS", 0.0)
+    trigger, said = EphemeralEC2Trigger(done.jobkey, 1, "aws_default", "us-east-1"), []
+    trigger._log = SimpleNamespace(info=said.append)
+
+    async def story():
+        event = asyncio.ensure_future(anext(trigger.run()))
+        async with asyncio.timeout(20):
+            while not said and not event.done():
+                await asyncio.sleep(0.005)
+            unseen()
+            return (await event).payload
+
+    event = asyncio.run(story())
+
+    assert (event.get("error"), event.get("outcome")) == (None, "succeeded")
+    refused, answered = said
+    assert refused.startswith("cannot ask AWS, will ask again: use Airflow connection 'aws_later'")
+    assert "bogus" not in refused
+    assert answered == ANSWERS_AGAIN
+
+
+def test_a_triggerer_that_cannot_read_its_settings_fails_no_task(
+    trigger, done, deployment, monkeypatch
+):
+    """A new triggerer whose environment lacks the bucket, then has a wrong one, then the right one."""
+    said = []
+    trigger._log = SimpleNamespace(info=said.append)
+    name = "AIRFLOW__EPHEMERAL_EC2__BUCKET"
+    bucket = os.environ[name]
+    monkeypatch.delenv(name)
+
+    async def until_said(count):
+        while len(said) < count:
+            await asyncio.sleep(0.005)
+
+    async def story():
+        event = asyncio.ensure_future(anext(trigger.run()))
+        async with asyncio.timeout(30):
+            await until_said(1)
+            monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__POLL_INTERVAL", "often")
+            await until_said(2)
+            monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__POLL_INTERVAL", "0.2")
+            monkeypatch.setenv(name, bucket)
+            return (await event).payload
+
+    event = asyncio.run(story())
+
+    assert (event.get("error"), event.get("jobkey")) == (None, done.jobkey)
+    assert "bucket is missing" in said[0]
+    assert "poll_interval 'often'" in said[1]
+    assert [line.startswith(CANNOT_READ) for line in said[:2]] == [True, True]
+    assert said[2] == READABLE_AGAIN
+
+
+def test_settings_that_airflow_cannot_read_are_named_without_its_words(deployment, monkeypatch):
+    """A value that refers to another one that is not there; a secrets backend that is down."""
+    monkeypatch.setenv("AIRFLOW__EPHEMERAL_EC2__BUCKET", "x")
+    monkeypatch.delenv("AIRFLOW__EPHEMERAL_EC2__BUCKET")
+    conf.read_dict({"ephemeral_ec2": {"bucket": "%(secret-word)s"}})
+    try:
+        with pytest.raises(SettingsError, match="bucket cannot be read") as error:
+            settings_from_airflow()
+    finally:
+        conf.remove_option("ephemeral_ec2", "bucket")
+
+    assert "secret-word" not in str(error.value)
 
 
 def test_what_is_not_ours_is_no_outage():
