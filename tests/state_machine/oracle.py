@@ -300,7 +300,8 @@ class Oracle:
         is_first = not any(
             e.jobkey == entry.jobkey and e.attempt < entry.attempt for e in entries.values()
         )
-        return is_first and not entry.supersedes and not entry.depends_on
+        is_ours = not self._is_tampered((entry.jobkey, entry.attempt))
+        return is_first and is_ours and not entry.supersedes and not entry.depends_on
 
     def _see_order(self, entry):
         """What the job depends on has succeeded, in whatever run, and the last try of it has."""
