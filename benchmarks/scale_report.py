@@ -27,20 +27,26 @@ COLUMNS = {
     "start_s": "start s",
     "failed": "failed",
     "load_before": "load",
+    "cpu": "processor",
 }
 RESULTS = REPOSITORY / "benchmarks" / "results" / "waiting.json"
-SAME = ("cpu", "cores", "python", "apache-airflow")
-"""What must be equal for two numbers to stand in one table."""
+SAME = ("cores", "python", "apache-airflow")
+"""What must be equal for two numbers to stand in one table; each row names its processor."""
 
 
 def keep_rows(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put rows beside those of earlier runs on the same kind of machine, or in their place."""
+    """Put rows beside those of earlier runs on machines as large, or in their place."""
     kept: list[Mapping[str, Any]] = []
+    rows = [{"cpu": machine["cpu"], **row} for row in rows]
     if RESULTS.exists():
         known = json.loads(RESULTS.read_text())
         if all(known["machine"][name] == machine[name] for name in SAME):
             new = {(row["subject"], row.get("jobs")) for row in rows}
-            kept = [r for r in known["rows"] if (r["subject"], r.get("jobs")) not in new]
+            kept = [
+                {"cpu": known["machine"]["cpu"], **row}
+                for row in known["rows"]
+                if (row["subject"], row.get("jobs")) not in new
+            ]
     found = {"machine": machine, "rows": sorted([*kept, *rows], key=_place)}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -66,7 +72,7 @@ def write_report(found: Mapping[str, Any]) -> None:
 
 def describe(machine: Mapping[str, Any]) -> str:
     return (
-        f"Measured on {machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, "
+        f"Measured on {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['system']}, Python {machine['python']}, Airflow {machine['apache-airflow']}, "
         f"amazon provider {machine['apache-airflow-providers-amazon']}, boto3 {machine['boto3']}. "
         "Load: how many processes wanted a core when the measurement began."
@@ -87,4 +93,6 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -72,12 +72,14 @@ def test_each_package_has_one_pin():
 
 def test_a_row_measured_again_replaces_the_old_one(tmp_path, monkeypatch):
     monkeypatch.setattr(scale_report, "RESULTS", tmp_path / "results" / "waiting.json")
-    machine = dict.fromkeys(scale_report.SAME, "x")
+    machine = dict.fromkeys((*scale_report.SAME, "cpu"), "x")
     old = [{"subject": "ours", "jobs": 100, "rss_mb": 1}, {"subject": "ours", "jobs": 10}]
 
     scale_report.keep_rows(machine, old)
     found = scale_report.keep_rows(machine, [{"subject": "ours", "jobs": 100, "rss_mb": 2}])
 
     assert [(row["jobs"], row.get("rss_mb")) for row in found["rows"]] == [(10, None), (100, 2)]
+    beside = scale_report.keep_rows(machine | {"cpu": "y"}, [{"subject": "ours", "jobs": 10}])
+    assert [(row["jobs"], row["cpu"]) for row in beside["rows"]] == [(10, "y"), (100, "x")]
     other = scale_report.keep_rows(machine | {"cores": 64}, [{"subject": "peer", "jobs": 1}])
     assert [row["subject"] for row in other["rows"]] == ["peer"]
