@@ -227,8 +227,8 @@ class Oracle:
         report = self.report_of(machine) if machine else None
         if record.outcome == "tampered" and not self._world.tampered:
             self.complain(f"nobody tampered with anything: {record.reason}")
-        # What EC2 has forgotten it has no console of.
-        is_known = machine and not machine.is_evicted
+        # Of what EC2 has forgotten, or not posted, there is no console.
+        is_known = machine and machine.posted_at is not None and not machine.is_evicted
         if is_known and machine.is_lying and record.outcome in GOOD:
             self.complain(f"{record.outcome}, though report and console contradict each other")
         elif record.outcome in GOOD:
