@@ -468,6 +468,8 @@ def test_O15_a_look_that_breaks_off_is_no_look(engine, sightings, kind):
     for _ in range(5):
         engine.store.clock.ahead += 61
         controller.tick()
+    # After so many failures in a row EC2 is left alone for a while.
+    engine.store.clock.ahead += 121
 
     found = engine.wait(opened, controller)
 
@@ -557,12 +559,12 @@ def test_E7_a_second_volume_of_the_ami_is_encrypted_and_gone_with_its_machine(en
     opened = engine.counted(
         f"until [ -e {go} ]; do sleep 0.1; done", ami="ami-0fedcba9876543210", volume_gib=9
     )
-    engine.launch(opened)
+    controller = engine.launch(opened)
     ec2 = cloud.client("ec2")
 
     volumes = ec2.describe_volumes()["Volumes"]
     go.touch()
-    found = engine.wait(opened)
+    found = engine.wait(opened, controller)
 
     assert_ran_once(engine, opened, found)
     assert {(one["Size"], one["Encrypted"]) for one in volumes} == {(9, True), (4, True)}
