@@ -772,8 +772,8 @@ SEEDED_BUGS = (
     SeededBug(
         "the start lock is not read beside a report",
         "hooks/endings.py",
-        "        return Evidence(report, lock)",
-        "        return Evidence(report)",
+        "    lock = store.read_start_lock(record)",
+        "    lock = None if isinstance(report, Report) else store.read_start_lock(record)",
         ("tests/unit/hooks/test_tampering.py",),
     ),
     SeededBug(
@@ -993,5 +993,12 @@ SEEDED_BUGS = (
         "            with _by_airflow(what):\n                return",
         "            if True:\n                return",
         ("tests/unit/triggers/test_refusals.py",),
+    ),
+    SeededBug(
+        "a success beside a corrupt kill request is believed",
+        "model/outcome.py",
+        'if fault is None and kill is not None and kill.reason == "tampered":',
+        "if False:",
+        ("tests/unit/hooks/test_tampering.py",),
     ),
 )

@@ -29,7 +29,7 @@ class AdmissionTimes:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the bucket knows about a dead machine; the kill is read only where it decides."""
+    """What the bucket knows about a dead machine."""
 
     report: Report | str | None
     lock: StartLock | None = None
@@ -70,8 +70,6 @@ def collect_evidence(store: JobStore, record: LaunchRecord, observation: Observa
     body = store.read_report(observation.arn) if observation.arn else None
     report = read_report(body, expected)
     lock = store.read_start_lock(record)
-    if isinstance(report, Report) and report.had_lock and not report.interrupted:
-        return Evidence(report, lock)
     return Evidence(report, lock, store.read_kill(entry_name(record.jobkey, record.attempt)))
 
 

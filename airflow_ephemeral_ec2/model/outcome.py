@@ -171,6 +171,8 @@ def judge(
     if isinstance(report, str):
         return Verdict(Outcome.TAMPERED, report)
     fault = _find_lock_fault(observation, report or marker, lock)
+    if fault is None and kill is not None and kill.reason == "tampered":
+        fault = kill.by
     if fault is not None:
         return Verdict(Outcome.TAMPERED, fault)
     if report is not None and marker is not None and _contradict(report, marker):

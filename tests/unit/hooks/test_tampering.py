@@ -709,3 +709,19 @@ def test_a_worker_that_meets_a_foreign_record_launches_nothing(store, submit, cl
 
     assert raised.value.retryable is False
     assert "Find out who wrote there" in str(raised.value)
+
+
+@CORRUPT
+def test_a_success_beside_a_corrupt_kill_request_is_not_believed(
+    controller, fleet, store, submit, body
+):
+    record = submit()
+    controller.tick()
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    put(store, keys_of(record)["kill"], body)
+
+    found = outcome_of(controller, record)
+
+    assert found.outcome is Outcome.TAMPERED
+    assert "the kill request" in found.reason
