@@ -23,6 +23,7 @@ RULES = (
     "launch, then a machine fault",
     "capacity gone",
     "capacity back",
+    "input written again beside its reader",
     "quota",
     "visibility",
     "queue state damaged",

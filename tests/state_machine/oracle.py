@@ -64,6 +64,10 @@ class Oracle:
         """Whether the world gave a reason to end a machine that may work."""
         return self._is_asked_for(machine.attempt) or self._is_tampered(machine.attempt, machine)
 
+    def job_of(self, machine):
+        record = self.launched.get(machine.attempt)
+        return record.spec.job if record else None
+
     def see_wish(self, attempt):
         """Somebody wants this attempt to end."""
         self._wishes.add(attempt)

@@ -151,6 +151,28 @@ class Engine(RuleBasedStateMachine):
             for _ in range(3):
                 machine.act(exit_code=exit_code)
 
+    @rule(index=TRIGGERERS, fault=st.one_of(st.none(), ENDING_FAULT))
+    def write_input_again(self, index, fault):
+        """What a job reads is written again while it runs: its success is stale from the start."""
+        self.reach("input written again beside its reader")
+        self._run_to_its_end(0, index)
+        self.world.open(2)
+        self.world.advance(65)
+        self.world.tick(index)
+        self._let_machines_finish("reports", steps=3)
+        self.world.epochs[0] += 1
+        self._run_to_its_end(0, index)
+        self._let_machines_finish("reports")
+        self.world.tick(index, fault)
+
+    def _run_to_its_end(self, task, index):
+        self.world.open(task)
+        for _ in range(2):
+            self.world.advance(65)
+            self.world.tick(index)
+            self._let_machines_finish(JOBS[task]["job"])
+        self.world.tick(index)
+
     # -- machines --------------------------------------------------------------------------
 
     @rule(
@@ -236,9 +258,11 @@ class Engine(RuleBasedStateMachine):
             self._let_machines_finish()
         self.world.advance(seconds)
 
-    def _let_machines_finish(self):
+    def _let_machines_finish(self, job=None, steps=10):
         for machine in self.world.ec2.own:
-            for _ in range(10):
+            if job not in (None, self.world.oracle.job_of(machine)):
+                continue
+            for _ in range(steps):
                 machine.settle()
                 machine.act()
 
