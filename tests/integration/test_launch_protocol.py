@@ -167,7 +167,7 @@ def test_L8_no_capacity_anywhere_is_one_call_each(engine):
 
 def test_L14_a_token_that_somebody_used_otherwise_is_no_launch_of_ours(engine):
     """Somebody launches another type with this attempt's client token."""
-    opened = engine.counted()
+    opened = engine.counted("sleep 30")
     foreign = engine.fleet.run(engine.request(opened, InstanceType="m6i.large")).instance_id
 
     found = engine.wait(opened)
