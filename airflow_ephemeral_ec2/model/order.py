@@ -98,6 +98,8 @@ class Recorded:
     """What it depends on has run again after its success."""
     text: str = ""
     """Why there is no success, for people."""
+    had_nothing_to_do: bool = False
+    """It has skipped itself in every run, in all of its parts."""
 
 
 def parse_history(names: Iterable[str]) -> History:
@@ -134,7 +136,13 @@ def sum_up(asked: Sequence[DatedJob], history: History) -> Recorded:
         if len(parts.keys() | skipped[size]) == size:
             fresh = all(set(names) - history.stale for names in parts.values())
             return Recorded(True, is_stale=not fresh)
-    return Recorded(False, text=_describe(last, any(good.values())))
+    is_skipped = all(one.outcome == Outcome.SKIPPED for one in last.values())
+    has_skipped_all = any(len(parts) == size for size, parts in skipped.items())
+    return Recorded(
+        False,
+        text=_describe(last, any(good.values())),
+        had_nothing_to_do=is_skipped and has_skipped_all,
+    )
 
 
 def has_any_success(history: History) -> bool:
@@ -217,8 +225,9 @@ def find_recorded_obstacle(
             return f"waits for a success of {key}: {recorded[key].text}"
     if earlier_date is not None:
         key = DatedKey(entry.payer, entry.job, earlier_date)
-        if not recorded[key].has_succeeded:
-            return f"waits for a success of {key} (in_order_by_date): {recorded[key].text}"
+        found = recorded[key]
+        if not (found.has_succeeded or found.had_nothing_to_do):
+            return f"waits for a success of {key} (in_order_by_date): {found.text}"
     return None
 
 

@@ -187,7 +187,10 @@ class JobSpec(Spec):
     cross_run_order: bool = True
     """Start only when ``depends_on`` has a recorded success for the date, in whatever run."""
     in_order_by_date: bool = False
-    """Start only when the business date before, as far as one was asked for, has succeeded."""
+    """
+    Start only when the business date before, as far as one was asked for, has succeeded or has
+    skipped itself.
+    """
     subnets: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=SUBNET)], ...], Field(min_length=1)
     ]

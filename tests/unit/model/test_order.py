@@ -175,3 +175,17 @@ def test_in_order_by_date_waits_for_the_date_before():
     assert find_open_obstacle(earlier, OpenJobs([entry, earlier])) is None
     assert "in_order_by_date" in find_recorded_obstacle(entry, {key: Recorded(False)}, "2026-02-28")
     assert find_recorded_obstacle(entry, {key: Recorded(True)}, "2026-02-28") is None
+
+
+def test_in_order_by_date_does_not_wait_for_a_date_that_had_nothing_to_do():
+    entry, key = make_entry("c", in_order_by_date=True), DatedKey("acme", "claims", "2026-02-28")
+    two = [DatedJob(f"r{n}", n, 2) for n in range(2)]
+    for asked, names, waits in (
+        (one("r1"), ["r1-a1-skipped.json"], False),
+        (two, ["r0-a1-skipped.json", "r1-a1-skipped.json"], False),
+        (two, ["r0-a1-skipped.json"], True),
+        (one("r1", "r2"), ["r1-a1-skipped.json", "r2-a1-job_failed.json"], True),
+        (one("r1"), ["r1-a1-skipped.json", "r1-a2-killed.json"], True),
+    ):
+        found = find_recorded_obstacle(entry, {key: recorded(asked, *names)}, "2026-02-28")
+        assert bool(found) is waits, names
