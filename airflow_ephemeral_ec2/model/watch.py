@@ -1,7 +1,7 @@
 """What to do about a machine that is still there."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_ephemeral_ec2.model.outcome import KILL_STOPPED, Observation
@@ -18,6 +18,8 @@ CONSOLE_GRACE_SECONDS = 30
 CONSOLE_TOLERANCE_SECONDS = 30
 """A machine is seen dead a few seconds after its death; a post in between has its last words."""
 
+EXTRA_LOOKS = 3
+"""So many looks a minute are made sooner because a machine is expected to end."""
 LOOK_SECONDS = 10.0
 """Between two looks for machines of which nobody knows whether they are there."""
 QUIET_SECONDS = 300.0
@@ -91,6 +93,15 @@ def may_conclude_without_marker(
 ) -> bool:
     """Decide whether the console can bring the last words of a dead machine no more."""
     return is_last_post(dead_since, posted_at) or now - dead_since > patience
+
+
+def may_look_sooner(looks: Sequence[float], now: float) -> bool:
+    """
+    Whether a look may be made out of turn: a few a minute, however many machines are to end.
+
+    :param looks: when the last ``EXTRA_LOOKS`` of them were made, in seconds of ``now``'s clock
+    """
+    return sum(now - at < 60.0 for at in looks) < EXTRA_LOOKS
 
 
 def spread(seconds: float, chance: float) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ephemeral_ec2.exceptions import AwsError, EphemeralEC2Error
 from airflow_ephemeral_ec2.hooks.garbage import SparedHeap
-from airflow_ephemeral_ec2.model.watch import spread
+from airflow_ephemeral_ec2.model.watch import EXTRA_LOOKS, may_look_sooner, spread
 from airflow_ephemeral_ec2.triggers.headroom import Headroom
 from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, Outage
 
@@ -31,8 +31,6 @@ MAX_PAUSE_SECONDS = 30.0
 LEAST_PAUSE_SECONDS = 0.5
 LAUNCH_SECONDS = 1.0
 """Between two looks for launches whose turn has come: EC2 takes two a second."""
-EXTRA_LOOKS = 3
-"""So many looks a minute are made sooner because a machine is expected to end."""
 SLICE = 100
 """So many are served in one turn of the loop: each of them wakes up and logs."""
 CLOSE_SECONDS = 10.0
@@ -252,9 +250,8 @@ class ControllerTask:
     def _choose_pause(self, controller: Controller) -> float:
         """Look again sooner when a machine is about to end, a few times a minute at most."""
         now = asyncio.get_running_loop().time()
-        if self._extra_looks.maxlen == len(self._extra_looks) and now - self._extra_looks[0] < 60:
-            return self._poll_seconds
-        if not controller.expects_end(self._poll_seconds):
+        is_free = may_look_sooner(self._extra_looks, now)
+        if not (is_free and controller.expects_end(self._poll_seconds)):
             return self._poll_seconds
         self._extra_looks.append(now)
         return self._poll_seconds / 2

@@ -5,7 +5,12 @@ import itertools
 import pytest
 
 from airflow_ephemeral_ec2.model.plan import plan_entry
-from airflow_ephemeral_ec2.model.watch import pause_after, plan_batches, spread
+from airflow_ephemeral_ec2.model.watch import (
+    may_look_sooner,
+    pause_after,
+    plan_batches,
+    spread,
+)
 
 
 @pytest.fixture
@@ -67,3 +72,13 @@ def test_who_comes_first_is_in_the_first_batch(make_entry):
     entries = [make_entry(payer, "claims") for payer in ("zeta", "acme", "beta")]
 
     assert plan_batches(entries, 1) == [[entry] for entry in entries]
+
+
+def test_three_looks_a_minute_are_made_out_of_turn_however_many_machines_are_to_end():
+    looks, made = [], []
+    for now in range(0, 181, 2):
+        if may_look_sooner(looks[-3:], now):
+            looks.append(now)
+            made.append(now)
+
+    assert made == [0, 2, 4, 60, 62, 64, 120, 122, 124, 180]
