@@ -204,21 +204,21 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "success without a report",
-        "model/outcome.py",
+        "model/judging.py",
         "        return _judge_silence(observation, lock, kill)\n    return _judge_words",
         '        return Verdict(Outcome.SUCCEEDED, "quiet")\n    return _judge_words',
         ("tests/unit/model/test_outcome.py",),
     ),
     SeededBug(
         "success of a job that was told to stop",
-        "model/outcome.py",
+        "model/judging.py",
         " and not (report.timed_out or report.interrupted):",
         ":",
         ("tests/unit/model/test_outcome.py",),
     ),
     SeededBug(
         "an outcome while the machine lives",
-        "model/outcome.py",
+        "model/judging.py",
         "    if not observation.is_dead:\n        return None\n",
         "",
         ("tests/unit/model/test_outcome.py",),
@@ -603,7 +603,7 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "a spot notice is taken for a lost host",
-        "model/outcome.py",
+        "model/judging.py",
         "    if report.interrupted_by == contract.BY_SPOT:",
         "    if False:",
         ("tests/unit/model/test_outcome.py",),
@@ -617,7 +617,7 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "a console that contradicts the report is not heard",
-        "model/outcome.py",
+        "model/judging.py",
         "    if report is not None and marker is not None and _contradict(report, marker):",
         "    if False:",
         ("tests/unit/model/test_outcome.py", "tests/unit/model/test_truth_table.py"),
@@ -757,14 +757,14 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "a start lock that is not ours is believed beside a report",
-        "model/outcome.py",
+        "model/judging.py",
         "    return lock.fault or None",
         "    return lock.fault or None if report is None else None",
         ("tests/unit/model/test_truth_table.py", "tests/unit/hooks/test_tampering.py"),
     ),
     SeededBug(
         "a success counts though another instance has the start lock",
-        "model/outcome.py",
+        "model/judging.py",
         "    if is_taken_by_other and report is not None and report.had_lock:",
         "    if False:",
         ("tests/unit/model/test_truth_table.py", "tests/unit/hooks/test_tampering.py"),
@@ -996,7 +996,7 @@ SEEDED_BUGS = (
     ),
     SeededBug(
         "a success beside a corrupt kill request is believed",
-        "model/outcome.py",
+        "model/judging.py",
         'if fault is None and kill is not None and kill.reason == "tampered":',
         "if False:",
         ("tests/unit/hooks/test_tampering.py",),

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.contract import machine_prefix
 from airflow_ephemeral_ec2.model.identity import entry_name
+from airflow_ephemeral_ec2.model.judging import judge
 from airflow_ephemeral_ec2.model.order import NOTHING_STALE
-from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict, judge
 from airflow_ephemeral_ec2.model.record import Machine, Times, conclude
 from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 
 if TYPE_CHECKING:
     from airflow_ephemeral_ec2.hooks.job_store import JobStore
     from airflow_ephemeral_ec2.model.order import Staleness
+    from airflow_ephemeral_ec2.model.outcome import Kill, Observation, StartLock, Verdict
     from airflow_ephemeral_ec2.model.plan import LaunchRecord
     from airflow_ephemeral_ec2.model.spec import JobSpec
 

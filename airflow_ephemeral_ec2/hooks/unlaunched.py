@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.batches import Act
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.judging import judge_revocation, judge_unlaunched
 from airflow_ephemeral_ec2.model.outcome import (
     Kill,
     Outcome,
     Verdict,
-    judge_revocation,
-    judge_unlaunched,
 )
 from airflow_ephemeral_ec2.model.queue import Stage
 from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS

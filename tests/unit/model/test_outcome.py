@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from airflow_ephemeral_ec2.model.judging import judge, judge_unlaunched
 from airflow_ephemeral_ec2.model.outcome import (
     Budget,
     Kill,
@@ -11,8 +12,6 @@ from airflow_ephemeral_ec2.model.outcome import (
     Outcome,
     StartLock,
     Verdict,
-    judge,
-    judge_unlaunched,
 )
 from airflow_ephemeral_ec2.model.report import Expected, Report, read_report
 

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.contract import CONSOLE_MARKER
-from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome, StartLock, judge
+from airflow_ephemeral_ec2.model.judging import judge
+from airflow_ephemeral_ec2.model.outcome import Kill, Observation, Outcome, StartLock
 from airflow_ephemeral_ec2.model.report import Expected, read_marker, read_report
 from airflow_ephemeral_ec2.model.watch import (
     Due,
