@@ -24,6 +24,7 @@ RULES = (
     "capacity gone",
     "capacity back",
     "input written again beside its reader",
+    "kill goes wrong",
     "quota",
     "visibility",
     "queue state damaged",

@@ -39,6 +39,7 @@ _SCOPES = {
 
 LAUNCH_FAULTS = tuple(pair for pair in FAULTS if pair[1] == "launch")
 ENDING_FAULTS = tuple(pair for pair in FAULTS if pair[1] in ("put", "delete", "terminate"))
+KILL_FAULTS = tuple(pair for pair in FAULTS if pair[1] == "terminate")
 RARE = frozenset({"launch", "terminate", "delete"})
 """Calls of which one activity makes few."""
 

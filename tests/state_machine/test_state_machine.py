@@ -20,7 +20,14 @@ from hypothesis.stateful import (
 
 from tests.state_machine.coverage import ALL, ALWAYS, AT_START, MACHINE_FAULTS
 from tests.state_machine.oracle import SKIP
-from tests.state_machine.process import ENDING_FAULTS, FAULTS, LAUNCH_FAULTS, RARE, Fault
+from tests.state_machine.process import (
+    ENDING_FAULTS,
+    FAULTS,
+    KILL_FAULTS,
+    LAUNCH_FAULTS,
+    RARE,
+    Fault,
+)
 from tests.state_machine.simulated_machine import OUT_OF_MEMORY
 from tests.state_machine.world import JOBS, REACHED, TAMPERABLE, World
 
@@ -44,6 +51,7 @@ LAUNCH_FAULT = st.builds(make_fault, st.sampled_from(LAUNCH_FAULTS), st.sampled_
 ENDING_FAULT = st.builds(
     make_fault, st.sampled_from(ENDING_FAULTS), st.sampled_from((0, 1, 2, 3, 4))
 )
+KILL_FAULT = st.builds(make_fault, st.sampled_from(KILL_FAULTS), st.sampled_from((0, 0, 1)))
 DAY = 90_000
 TASKS = st.sampled_from(range(len(JOBS)))
 TRIGGERERS = st.sampled_from((0, 1))
@@ -150,6 +158,16 @@ class Engine(RuleBasedStateMachine):
             machine.settle()
             for _ in range(3):
                 machine.act(exit_code=exit_code)
+
+    @rule(task=TASKS, index=TRIGGERERS, fault=KILL_FAULT)
+    def kill_badly(self, task, index, fault):
+        """A task is ended whose machine is out, and the end of the machine goes wrong."""
+        self.reach("kill goes wrong")
+        self.world.open(task)
+        self.world.advance(65)
+        self.world.tick(index)
+        self._let_machines_finish(JOBS[task]["job"], steps=3)
+        self.world.kill(task, fault)
 
     @rule(index=TRIGGERERS, fault=st.one_of(st.none(), ENDING_FAULT))
     def write_input_again(self, index, fault):
