@@ -1001,4 +1001,11 @@ SEEDED_BUGS = (
         "if False:",
         ("tests/unit/hooks/test_tampering.py",),
     ),
+    SeededBug(
+        "what has ended is queued again by a worker that was suspended",
+        "hooks/attempts.py",
+        "    if store.read_outcome(jobkey, choice.attempt) is not None:",
+        "    if choice.step is Step.ADOPT and store.read_outcome(jobkey, choice.attempt) is not None:",
+        ("tests/unit/hooks/test_attempts.py",),
+    ),
 )

@@ -126,8 +126,9 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     # The index first: who depends on this job must find it before it can end.
     store.write_date_index(record)
     store.write_entry(plan_entry(record))
-    if choice.step is Step.ADOPT and store.read_outcome(jobkey, choice.attempt) is not None:
-        # It ended in between; what has an outcome is not queued again.
+    if store.read_outcome(jobkey, choice.attempt) is not None:
+        # It ended in between, also one that is new here: this worker may have been suspended, and
+        # another has run the task meanwhile. What has an outcome is not queued again.
         store.close_entry(entry_name(jobkey, choice.attempt))
         return OpenAttempt(AttemptChoice(Step.RETURN, choice.attempt), jobkey, None)
     return OpenAttempt(choice, jobkey, record)

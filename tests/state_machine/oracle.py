@@ -282,6 +282,8 @@ class Oracle:
             for name in after.entries
             if name in entries
             and name not in waiting
+            # What has ended and is in the queue again only leaves it again.
+            and (entries[name].jobkey, entries[name].attempt) not in self.outcomes
             and (name in waited or name not in before.entries)
         ]
         places = {name: rank(entries[name], after.entries[name].sequence) for name in entries

@@ -241,3 +241,30 @@ def test_an_attempt_whose_start_lock_a_person_revoked_is_not_adopted(
     second = open_attempt(store, fleet, make_order())
 
     assert (second.choice.step, second.choice.attempt) == (Step.SUPERSEDE, 2)
+
+
+def test_a_worker_that_was_suspended_queues_nothing_that_has_ended_meanwhile(
+    store, fleet, make_order
+):
+    """Another worker has run the same task instance before this one writes its queue entry."""
+    write, others = store.write_entry, []
+
+    def write_late(entry):
+        if not others:
+            others.append(open_attempt_of_another())
+        write(entry)
+
+    def open_attempt_of_another():
+        others.append("under way")
+        opened = open_attempt(store, fleet, make_order())
+        verdict = Verdict(Outcome.SUCCEEDED, "exit 0")
+        write_ending(store, opened.record, verdict, AdmissionTimes(None, None))
+        store.close_entry(opened.name)
+        return opened
+
+    store.write_entry = write_late
+
+    opened = open_attempt(store, fleet, make_order())
+
+    assert (opened.choice.step, opened.choice.attempt) == (Step.RETURN, 1)
+    assert store.list_queue().entries == frozenset()
