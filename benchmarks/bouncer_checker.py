@@ -50,7 +50,8 @@ def is_proven(
     """Say whether a launch is gone before the first of those passed could surely start."""
     head = min(passed, key=lambda job: (-job["priority"], job["date"], job["arrived_at"]))
     others = [job for job in passed if job is not head]
-    for ending in (0.0, SHUTTING_DOWN):
+    left = [one["ended_at"] - at for one in out]  # any first few of those may be known to end
+    for ending in {0.0, *(seconds for seconds in left if 0 < seconds <= SHUTTING_DOWN)}:
         seconds = sure_start(out, jobs, limit - head["vcpus"], at, ending) - at
         could_fill = any(job["max_lifetime_s"] + SLACK <= seconds for job in others)
         if mine["max_lifetime_s"] <= seconds and not could_fill:

@@ -150,3 +150,17 @@ def test_it_reads_two_files(tmp_path):
     )
 
     assert json.loads(done.stdout)["inversions"] == 1
+
+
+def test_of_two_machines_that_end_soon_the_first_alone_may_be_known_to():
+    """Then the gap is too short for the more important one, and long enough for the other."""
+    arrivals = [
+        job("a", 900, 4, life=1_000), job("b", 900, 2, life=500), job("head", 800),
+        job("longer", 700, 2, life=600), job("shorter", 100, 2, life=400),
+    ]  # fmt: skip
+    out = [launch("a", 0, 12), launch("b", 0, 18)]
+    later = [launch("head", 31, 50), launch("longer", 51, 60)]
+
+    assert count(arrivals, [*out, launch("shorter", 10, 30), *later]) == (0, 1, 0)
+    out[0]["ended_at"] = 22
+    assert count(arrivals, [*out, launch("shorter", 10, 30), *later]) == (1, 0, 0)
