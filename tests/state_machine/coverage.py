@@ -25,6 +25,7 @@ RULES = (
     "capacity back",
     "input written again beside its reader",
     "kill goes wrong",
+    "launch whose answer is asked for a day later",
     "quota",
     "visibility",
     "queue state damaged",

@@ -159,6 +159,17 @@ class Engine(RuleBasedStateMachine):
             for _ in range(3):
                 machine.act(exit_code=exit_code)
 
+    @rule(task=TASKS, index=TRIGGERERS, kind=st.sampled_from(("crash after", "answer lost")))
+    def launch_and_come_back_a_day_later(self, task, index, kind):
+        """Nobody hears EC2's answer until it has forgotten the client token."""
+        self.reach("launch whose answer is asked for a day later")
+        self.world.open(task)
+        self.world.advance(65)
+        self.world.tick(index, Fault(kind, "launch", 0))
+        self._let_machines_finish()
+        self.world.advance(DAY)
+        self.world.tick(1 - index)
+
     @rule(task=TASKS, index=TRIGGERERS, fault=KILL_FAULT)
     def kill_badly(self, task, index, fault):
         """A task is ended whose machine is out, and the end of the machine goes wrong."""
