@@ -178,7 +178,8 @@ CASES = (
     Case("clear-success", "clear of a success", clear_when_ended, TWICE),
     Case("clear-failure", "clear of a failure", clear_when_ended, AFTER_FAILURE, first_exit=65, is_nightly=True),
     Case("clear-running", "clear of a running task (`deferrable=False`)",
-         clear_while("running"), AFTER_KILL, deferrable=False, first_seconds=120),
+         clear_while("running"), AFTER_KILL, deferrable=False, environment="clear",
+         first_seconds=120),
     Case("clear-deferred", "clear of a deferred task", clear_while("deferred"),
          AFTER_KILL_OR_SUPERSEDED, first_seconds=120),
     Case("clear-other", "clear of another task of the run", clear_other, ONCE,
@@ -189,7 +190,7 @@ CASES = (
     Case("made-again", "run deleted and made again with the same run id",
          delete_and_make_again, TWICE),
     Case("backfill", "backfill with reprocessing of a success", reprocess, TWICE,
-         deferrable=False, is_nightly=True),
+         deferrable=False, environment="backfill", is_nightly=True),
     Case("twice-at-once", "two schedulers; `airflow tasks run` while it runs (2.11)",
          run_twice_at_once, ONCE, deferrable=False, first_seconds=12),
 )  # fmt: skip
