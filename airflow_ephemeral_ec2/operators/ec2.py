@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -50,12 +50,14 @@ from airflow_ephemeral_ec2.operators.killing import (
 from airflow_ephemeral_ec2.operators.log_copy import copy_log
 from airflow_ephemeral_ec2.operators.run_form import follow_request, read_request
 from airflow_ephemeral_ec2.operators.worker_ending import find_worker_reasons
-from airflow_ephemeral_ec2.settings import Settings, settings_from_airflow
+from airflow_ephemeral_ec2.settings import settings_from_airflow
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.waiting_here import wait_in_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_ephemeral_ec2.config_table import ConfigTable
     from airflow_ephemeral_ec2.model.run_request import RunRequest
@@ -134,12 +136,14 @@ class EphemeralEC2Operator(BaseOperator):
 
     def _execute(self, context: Any) -> Any:  # noqa: ANN401
         settings = settings_from_airflow()
-        table = self._read_table(context, settings)
+        path = resolve_table(self.config_table, context)
+        table = read_table(path, lambda: connect(settings.aws_conn_id, settings.region).s3)
         request = read_request(context, table.jobs(self.payer))
         order = self._order(context, table, request)
         if request is not None:
             follow_request(request, order, table, settings, self.log.info)
         store = open_store(settings)
+        self._clock = store.clock
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)
         hold = WorkerHold(context, secrets.token_hex(8), settings, order)
         self._hold = hold
@@ -160,10 +164,6 @@ class EphemeralEC2Operator(BaseOperator):
         if ending.outcome is None:
             return self._launched(context, opened.jobkey, opened.choice.attempt, ending.instance_id)
         return self._finish(context, opened.jobkey, opened.choice.attempt)
-
-    def _read_table(self, context: Any, settings: Settings) -> ConfigTable:  # noqa: ANN401
-        path = resolve_table(self.config_table, context)
-        return read_table(path, lambda: connect(settings.aws_conn_id, settings.region).s3)
 
     def _order(self, context: Any, table: ConfigTable, request: RunRequest | None) -> LaunchOrder:  # noqa: ANN401
         spec = table.find(self.payer, self.job)
@@ -244,6 +244,12 @@ class EphemeralEC2Operator(BaseOperator):
             method_name="execute_complete",
         )
 
+    def defer(self, *, trigger: BaseTrigger, timeout: Any = None, **more: Any) -> NoReturn:  # noqa: ANN401
+        """Let the trigger mind a timeout, too: Airflow looks for those of deferrals every 15 s."""
+        if timeout is not None and isinstance(trigger, EphemeralEC2Trigger):
+            trigger.end_within(timeout, self._clock.now())
+        super().defer(trigger=trigger, timeout=timeout, **more)
+
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
         """
         End the task with the outcome that the trigger waited for.
@@ -253,8 +259,8 @@ class EphemeralEC2Operator(BaseOperator):
         event = event or {}
         if event.get("timed_out"):
             attempt = f"{self.payer}/{self.job}, attempt {event['attempt']}"
-            msg = f"{attempt}: execution_timeout ({self.execution_timeout}) is over; it was ended"
-            raise AirflowTaskTimeout(msg)
+            limit = self.execution_timeout or "of its deferral"
+            raise AirflowTaskTimeout(f"{attempt}: the timeout ({limit}) is over; it was ended")
         if "error" in event:
             if event.get("retryable"):
                 raise JobEndedError(event["error"], "unknown", retryable=True)

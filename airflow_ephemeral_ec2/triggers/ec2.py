@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -52,8 +54,8 @@ class EphemeralEC2Trigger(BaseTrigger):
     :param region: region of the machine
     :param until_launch: wait only until the machine is launched
     :param kill_on_cancel: end the attempt when the task is marked, cleared or deleted
-    :param ends_at: when the task's ``execution_timeout`` is over (seconds since 1970, bucket's
-        clock); the attempt is ended then. Airflow 3 has no eye on a deferred task's timeout
+    :param ends_at: when the timeout of the task or of its deferral is over (seconds since 1970,
+        bucket's clock); the attempt is ended then. Airflow 3 has no eye on a deferred task's timeout
         (``task_runner._run_execute_callable``: "TODO: handle timeout in case of deferral")
     :param end_in_triggerer: finish a successful task here, without a worker
     :param push_result: push the result as XCom when the task is finished here
@@ -104,6 +106,15 @@ class EphemeralEC2Trigger(BaseTrigger):
                 "ends_at": self.ends_at,
             },
         )
+
+    def end_within(self, timeout: timedelta | float, now: float) -> None:
+        """
+        End the attempt after so many seconds, if it is to be ended no earlier.
+
+        :param now: bucket's clock
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.ends_at = min(self.ends_at or math.inf, now + seconds)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: names of the attempt and of its outcome, or an error's text."""

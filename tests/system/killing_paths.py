@@ -5,8 +5,6 @@ from dataclasses import dataclass
 BYSTANDERS = "bystanders"
 GOAL_SECONDS = 10.0
 """From the user's action to ``shutting-down``, for as long as a controller lives."""
-AIRFLOW_LOOKS_SECONDS = 15.0
-"""``[scheduler] trigger_timeout_check_interval``, as Airflow has it."""
 REAP_SECONDS = 20.0
 """Between two runs of the reaper here; its DAG says five minutes."""
 
@@ -58,10 +56,8 @@ PATHS = (
     Path(
         "deferral",
         "deferral timeout of a user's own operator",
-        "trigger or worker",
+        "trigger, by its own clock",
         timeout="deferral",
-        bound="Airflow looks every 15 s (`trigger_timeout_check_interval`)",
-        bound_seconds=AIRFLOW_LOOKS_SECONDS + GOAL_SECONDS,
     ),
     Path(
         "sigterm", "SIGTERM to the worker, no retries left", "worker", deferrable=False, pause=4.0

@@ -496,8 +496,28 @@ def test_an_execution_timeout_fails_the_task_as_airflows_own(
     event = {"jobkey": "k", "attempt": 2, "timed_out": True}
     operator = make_operator(execution_timeout=timedelta(seconds=20))
 
-    with pytest.raises(AirflowTaskTimeout, match=r"acme/claims, attempt 2: execution_timeout"):
+    with pytest.raises(
+        AirflowTaskTimeout, match=r"acme/claims, attempt 2: the timeout \(0:00:20\)"
+    ):
         operator.execute_complete(make_context(), event)
+
+
+@pytest.mark.parametrize("timeout", [timedelta(seconds=30), 30])
+@pytest.mark.parametrize(
+    ("execution_timeout", "seconds"), [(None, 30.0), (timedelta(seconds=20), 20.0)]
+)
+def test_the_trigger_minds_the_timeout_of_a_deferral_too(
+    make_operator, make_context, deployment, timeout, execution_timeout, seconds
+):
+    """Airflow looks for those every 15 s only; a user's subclass gives one."""
+    operator = make_operator(execution_timeout=execution_timeout)
+    give = operator.defer
+    operator.defer = lambda **deferral: give(**deferral | {"timeout": timeout})
+
+    deferral = defer(operator, make_context())
+
+    left = deferral.trigger.ends_at - time.time()
+    assert seconds - 5 < left <= seconds + 5
 
 
 def test_a_task_that_comes_back_too_late_ends_its_attempt(
