@@ -338,9 +338,8 @@ class EphemeralEC2Operator(BaseOperator):
         """
         Resume, and end the machine when the deferral itself has failed.
 
-        A deferral times out where somebody else gives it a timeout; this operator gives it none,
-        and the trigger itself minds ``execution_timeout``. After another failure of the trigger a
-        retry adopts the attempt, if there is one.
+        A deferral times out here only if the trigger could not mind its timeout: no triggerer had
+        it. After another failure of the trigger a retry adopts the attempt, if there is one.
         """
         if next_method == "__fail__":
             reason = str((next_kwargs or {}).get("error", ""))
