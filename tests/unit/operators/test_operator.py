@@ -502,7 +502,13 @@ def test_an_execution_timeout_fails_the_task_as_airflows_own(
         operator.execute_complete(make_context(), event)
 
 
-@pytest.mark.parametrize("timeout", [timedelta(seconds=30), 30])
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        timedelta(seconds=30),
+        pytest.param(30, marks=pytest.mark.skipif(not HAS_ON_KILL, reason="Airflow 2")),
+    ],
+)
 @pytest.mark.parametrize(
     ("execution_timeout", "seconds"), [(None, 30.0), (timedelta(seconds=20), 20.0)]
 )
