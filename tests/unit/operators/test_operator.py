@@ -23,6 +23,7 @@ from airflow_ephemeral_ec2.model.record import Machine, Times, conclude, may_cop
 from airflow_ephemeral_ec2.model.task_context import PLACE_KEY
 from airflow_ephemeral_ec2.operators import killing
 from airflow_ephemeral_ec2.operators.ec2 import EphemeralEC2Operator
+from airflow_ephemeral_ec2.triggers.ec2 import HAS_ON_KILL
 from airflow_ephemeral_ec2.triggers.task_state import ask_within
 
 MACHINE = Machine(
