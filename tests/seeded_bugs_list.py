@@ -296,8 +296,8 @@ SEEDED_BUGS = (
     SeededBug(
         "attempt n+1 is launched before n is gone",
         "hooks/predecessors.py",
-        "            if one not in self._over",
-        "            if False",
+        " if one not in self._over",
+        " if False",
         ("tests/unit/hooks/test_controller.py",),
     ),
     SeededBug(
@@ -856,8 +856,8 @@ SEEDED_BUGS = (
     SeededBug(
         "only the attempt just before is waited for",
         "hooks/predecessors.py",
-        "        before |= find_open_before(",
-        "        _ = find_open_before(",
+        "        if first.get(entry.jobkey, entry.attempt) < entry.attempt",
+        "        if False",
         ("tests/unit/hooks/test_predecessors.py",),
     ),
     SeededBug(
@@ -997,8 +997,8 @@ SEEDED_BUGS = (
     SeededBug(
         "a success beside a corrupt kill request is believed",
         "model/judging.py",
-        'if fault is None and kill is not None and kill.reason == "tampered":',
-        "if False:",
+        " or _find_kill_fault(kill)",
+        "",
         ("tests/unit/hooks/test_tampering.py",),
     ),
     SeededBug(

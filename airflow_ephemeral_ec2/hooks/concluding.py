@@ -92,7 +92,7 @@ class Concluding:
         elif isinstance(evidence.report, Report) and observation.state == "terminated":
             marker, has_console = self._last_words.cross_check(name, observation, fleet)
         verdict = evidence.judge(record.spec, observation, marker)
-        if verdict is not None and self._is_alone(name, verdict, evidence, look, fleet):
+        if verdict is not None and self._end_others(name, verdict, evidence, look, fleet):
             reason = verdict.reason
             if evidence.is_lock_free and not self._store.revoke_start_lock(record, reason, verdict):
                 # Another machine of this attempt has just taken it: the next look follows that one.
@@ -100,7 +100,7 @@ class Concluding:
             report = evidence.report if isinstance(evidence.report, Report) else marker
             self.close(name, verdict, observation, report, has_console=has_console)
 
-    def _is_alone(
+    def _end_others(
         self, name: str, verdict: Verdict, evidence: Evidence, look: Look, fleet: Fleet
     ) -> bool:
         """

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.model.queue import QueueEntry
 
 
-def find_open_before(
-    waiting: Iterable[QueueEntry], open_names: Iterable[str]
+def find_before(
+    waiting: Collection[QueueEntry], open_names: Iterable[str]
 ) -> dict[str, tuple[str, int]]:
     """
-    Return the name of each entry that has earlier attempts of its job open -> the first of them.
+    Return the name of each entry that may wait for an earlier attempt -> jobkey and number of that.
 
-    The one before it may have ended without a machine while the machine of one before that is still
-    being ended: a task may be cleared twice within seconds.
+    It is the first one of its job that is open, or else the one that it supersedes. That one may
+    have ended without a machine while the machine of one before it is still being ended: a task may
+    be cleared twice within seconds.
 
     :param open_names: what is in the queue
     """
@@ -31,11 +32,21 @@ def find_open_before(
     for jobkey, _, attempt in (name.rpartition("-a") for name in open_names):
         if attempt.isdigit():
             first[jobkey] = min(int(attempt), first.get(jobkey, int(attempt)))
-    return {
+    before = {
+        entry.name: (entry.jobkey, entry.supersedes)
+        for entry in waiting
+        if entry.supersedes is not None
+    }
+    return before | {
         entry.name: (entry.jobkey, first[entry.jobkey])
         for entry in waiting
         if first.get(entry.jobkey, entry.attempt) < entry.attempt
     }
+
+
+def describe_before(number: int) -> str:
+    """Say what an entry waits for, by the number of the earlier attempt."""
+    return f"attempt {number} is still being ended"
 
 
 class Predecessors:
@@ -53,20 +64,13 @@ class Predecessors:
         :param waiting: entries that are not admitted; what is known for others is forgotten
         :raises AwsError: the bucket cannot be read
         """
-        before = {
-            entry.name: (entry.jobkey, entry.supersedes)
-            for entry in waiting
-            if entry.supersedes is not None
-        }
-        before |= find_open_before(waiting, [*self._open.memories, *self._open.damaged])
+        before = find_before(waiting, [*self._open.memories, *self._open.damaged])
         self._over.intersection_update(before.values())
         unknown = sorted(set(before.values()) - self._over)
         found = zip(unknown, self._in_parallel(self._is_over, unknown), strict=True)
         self._over.update(one for one, is_over in found if is_over)
         return {
-            name: f"attempt {one[1]} is still being ended"
-            for name, one in before.items()
-            if one not in self._over
+            name: describe_before(one[1]) for name, one in before.items() if one not in self._over
         }
 
     def _is_over(self, one: tuple[str, int]) -> bool:

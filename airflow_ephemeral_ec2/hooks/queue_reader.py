@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
-from airflow_ephemeral_ec2.hooks.predecessors import find_open_before
+from airflow_ephemeral_ec2.hooks.predecessors import describe_before, find_before
 from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
+from airflow_ephemeral_ec2.model.identity import entry_name
 from airflow_ephemeral_ec2.model.queue import Stage, find_refusal
 from airflow_ephemeral_ec2.model.queue_orders import QueueOrder, find_holds
 from airflow_ephemeral_ec2.model.queue_view import QueueSnapshot
@@ -165,17 +166,13 @@ class QueueReader:
         return found | missing | self._predecessors(entries, state)
 
     def _predecessors(self, entries: list[QueueEntry], state: QueueState) -> dict[str, str]:
-        names = {entry.name for entry in entries}
+        names = {entry.name for entry in entries} | self._damaged
         waiting = [e for e in entries if state.entries[e.name].stage is Stage.WAITING]
-        found = {
-            name: f"attempt {number} is still being ended"
-            for name, (_, number) in find_open_before(waiting, names | self._damaged).items()
+        return {
+            name: describe_before(one[1])
+            for name, one in find_before(waiting, names).items()
+            if entry_name(*one) in names or not self._is_over(*one)
         }
-        for entry in waiting:
-            before = entry.supersedes
-            if entry.name not in found and before and not self._is_over(entry.jobkey, before):
-                found[entry.name] = f"attempt {before} is still being ended"
-        return found
 
     def _is_over(self, jobkey: str, attempt: int) -> bool:
         try:

@@ -37,9 +37,7 @@ def judge(
         return None
     if isinstance(report, str):
         return Verdict(Outcome.TAMPERED, report)
-    fault = _find_lock_fault(observation, report or marker, lock)
-    if fault is None and kill is not None and kill.reason == "tampered":
-        fault = kill.by
+    fault = _find_lock_fault(observation, report or marker, lock) or _find_kill_fault(kill)
     if fault is not None:
         return Verdict(Outcome.TAMPERED, fault)
     if report is not None and marker is not None and _contradict(report, marker):
@@ -71,6 +69,11 @@ def _find_lock_fault(
     if is_taken_by_other and report is not None and report.had_lock:
         return "the start lock names another instance than the report"
     return lock.fault or None
+
+
+def _find_kill_fault(kill: Kill | None) -> str | None:
+    """Say why a kill request cannot be believed."""
+    return kill.by if kill is not None and kill.reason == "tampered" else None
 
 
 def _contradict(report: Report, marker: Report) -> bool:

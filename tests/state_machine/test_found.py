@@ -205,10 +205,15 @@ def work(machine):
     assert machine.is_holder
 
 
-def test_a_success_whose_start_lock_was_written_over_is_none(world):
+def begin_work(world):
+    """Run the member job until its machine works."""
     world.open(MEMBER)
     world.tick(0)
     work(world.ec2.own[0])
+
+
+def test_a_success_whose_start_lock_was_written_over_is_none(world):
+    begin_work(world)
     world.tamper("start lock", 0)
 
     world.settle()
@@ -248,9 +253,7 @@ def test_an_attempt_of_which_nothing_can_be_read_is_not_over_while_its_machine_l
     world, is_hung, is_lost
 ):
     """Nobody alive has ever read where its machine is."""
-    world.open(MEMBER)
-    world.tick(0)
-    work(world.ec2.own[0])
+    begin_work(world)
     world.ec2.own[0].is_hung = is_hung
     for kind in ("launch record", "queue entry"):
         world.tamper(kind, 0)
@@ -271,9 +274,7 @@ def test_an_attempt_of_which_nothing_can_be_read_is_not_over_while_its_machine_l
 def test_an_attempt_that_was_launched_unseen_does_not_end_when_its_lock_was_written_over(world):
     """EC2 does not show the machine yet, the queue state is lost, and the task is cleared."""
     world.ec2.is_lagging = True
-    world.open(MEMBER)
-    world.tick(0)
-    work(world.ec2.own[0])
+    begin_work(world)
     world.tamper("start lock", 0)
     world.change_aws("queue state damaged", 0)
     world.restart(0)

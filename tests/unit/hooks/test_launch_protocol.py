@@ -32,6 +32,18 @@ def asked(fleet):
     ]
 
 
+def pauses_within(seconds, controller, fleet, clock):
+    """Let time go by; return the seconds between each two requests to EC2."""
+    times = []
+    for _ in range(seconds):
+        before = len(fleet.requests)
+        controller.tick()
+        if len(fleet.requests) > before:
+            times.append(clock.at)
+        clock.at += 1
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
 def tokens(fleet):
     return [request["ClientToken"] for request in fleet.requests]
 
@@ -160,16 +172,8 @@ def test_L18_who_takes_over_lets_the_more_important_ask_first(fleet, store, subm
 def test_L18_the_pause_after_a_quota_grows(controller, fleet, submit, clock):
     submit("a" * 40, **ONE)
     fleet.refusals = [refusal("VcpuLimitExceeded")] * 4
-    asked_at = []
-    for _ in range(500):
-        before = len(fleet.requests)
-        controller.tick()
-        if len(fleet.requests) > before:
-            asked_at.append(clock.at)
-        clock.at += 1
 
-    pauses = [round(b - a) for a, b in itertools.pairwise(asked_at)]
-    assert pauses == [60, 120, 240]
+    assert pauses_within(500, controller, fleet, clock) == [60, 120, 240]
 
 
 def test_L18_a_remembered_spot_quota_goes_on_to_on_demand(controller, fleet, store, submit):
@@ -233,15 +237,8 @@ def test_L4_L6_L9_L30_an_answer_that_says_nothing_is_asked_again_and_nothing_els
 def test_the_pause_grows_while_ec2_says_nothing(controller, fleet, submit, clock):
     submit(**ONE)
     fleet.refusals = [refusal("InternalError", 500)] * 100
-    times = []
-    for _ in range(300):
-        before = len(fleet.requests)
-        controller.tick()
-        if len(fleet.requests) > before:
-            times.append(clock.at)
-        clock.at += 1
 
-    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    pauses = pauses_within(300, controller, fleet, clock)
     assert pauses[:5] == [2, 4, 8, 16, 30]
     assert set(pauses[5:]) == {30}
 

@@ -50,7 +50,8 @@ def trigger(request, done):
     return EphemeralEC2Trigger(done.jobkey, 1, "aws_default", "us-east-1", ends_at=ends_at)
 
 
-def test_a_triggerer_that_has_no_connection_yet_fails_no_task(trigger, done, unseen):
+def run_until_mended(trigger, mend):
+    """Run a trigger, mend the connection once something was said; return the event and all lines."""
     said = []
     trigger._log = SimpleNamespace(info=said.append)
 
@@ -59,10 +60,14 @@ def test_a_triggerer_that_has_no_connection_yet_fails_no_task(trigger, done, uns
         async with asyncio.timeout(20):
             while not said and not event.done():
                 await asyncio.sleep(0.005)
-            unseen()
+            mend()
             return (await event).payload
 
-    event = asyncio.run(story())
+    return asyncio.run(story()), said
+
+
+def test_a_triggerer_that_has_no_connection_yet_fails_no_task(trigger, done, unseen):
+    event, said = run_until_mended(trigger, unseen)
 
     assert (event.get("error"), event.get("jobkey")) == (None, done.jobkey)
     refused, answered = said
@@ -82,18 +87,9 @@ def test_a_connection_that_nobody_can_use_fails_no_task(done, unseen, monkeypatc
     """Somebody is editing it."""
     monkeypatch.setenv("AIRFLOW_CONN_AWS_LATER", uri)
     monkeypatch.setattr(ec2, "CLIENTS_SECONDS", 0.0)
-    trigger, said = EphemeralEC2Trigger(done.jobkey, 1, "aws_default", "us-east-1"), []
-    trigger._log = SimpleNamespace(info=said.append)
+    trigger = EphemeralEC2Trigger(done.jobkey, 1, "aws_default", "us-east-1")
 
-    async def story():
-        event = asyncio.ensure_future(anext(trigger.run()))
-        async with asyncio.timeout(20):
-            while not said and not event.done():
-                await asyncio.sleep(0.005)
-            unseen()
-            return (await event).payload
-
-    event = asyncio.run(story())
+    event, said = run_until_mended(trigger, unseen)
 
     assert (event.get("error"), event.get("outcome")) == (None, "succeeded")
     refused, answered = said
