@@ -101,15 +101,19 @@ def compare(jobs: int, names: list[str], *, is_quick: bool) -> dict[str, Any]:
     run: Callable[[list[Case]], dict[str, dict[str, Any]]]
     run = run_together if is_quick else run_in_turn
     result: dict[str, Any] = run([Case(name, jobs, plan) for name in names])
-    calm = replace(plan, deaths=0)
-    throttled = [Case(name, 300, calm, is_throttled=True) for name in THROTTLED if name in names]
-    if throttled:
+    if throttled := throttled_cases(names, plan):
         result["throttled"] = run(throttled)
     return result
 
 
+def throttled_cases(names: list[str], plan: Plan) -> list[Case]:
+    """300 jobs awaited while EC2 gives out no more than its own buckets."""
+    calm = replace(plan, deaths=0)
+    return [Case(name, 300, calm, is_throttled=True) for name in THROTTLED if name in names]
+
+
 def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
-    """Measure ours at each size, peers as far as memory goes, and a queue that only waits."""
+    """Measure ours at each size, peers as far as memory goes; a queue; EC2 throttling 300."""
     cases = [
         Case(name, jobs, FULL)
         for jobs in sizes
@@ -118,10 +122,12 @@ def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
     ]
     if "ours" in names:
         cases.append(Case("ours", max(sizes), FULL, running=min(100, max(sizes) // 2)))
-    for case in cases:
+    for case in [*cases, *throttled_cases(names, FULL)]:
         load = describe_machine()["load_before"]
-        queued = "" if case.running is None else f", {case.running} running and the rest queued"
-        yield {"subject": case.subject + queued, "load_before": load, **run_case(case)}
+        kind = ", EC2 throttles" if case.is_throttled else ""
+        if case.running is not None:
+            kind = f", {case.running} running and the rest queued"
+        yield {"subject": case.subject + kind, "load_before": load, **run_case(case)}
 
 
 def main() -> None:
