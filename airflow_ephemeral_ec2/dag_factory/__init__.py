@@ -38,6 +38,7 @@ def payer_dags(
     assets: AssetMode | None = "payer",
     default_args: Mapping[str, Any] | None = None,
     alerts: Alerts | None = None,
+    daily_backfills: bool = True,
     **dag_arguments: Any,  # noqa: ANN401 - DAG's own
 ) -> dict[str, DAG]:
     """
@@ -54,6 +55,9 @@ def payer_dags(
         ``ephemeral-ec2://payer/PAYER/JOB``; None: no assets
     :param default_args: as for ``DAG``
     :param alerts: who is told of failures and missing capacity
+    :param daily_backfills: payers without a cron schedule can be backfilled, a run for each day.
+        Needs this package where the scheduler and the API server run, too; False: it does not, and
+        Airflow refuses to backfill such payers
     :param dag_arguments: further arguments of each ``DAG``; ``params`` are added to the form
     :raises TableError: names every error of the table; Airflow shows it as the import error
     :raises ValueError: ``assets`` is none of these
@@ -62,7 +66,10 @@ def payer_dags(
     arguments = {"start_date": START_DATE, "catchup": False, "max_active_runs": 4} | dag_arguments
     task_arguments = (alerts.arguments() if alerts else {}) | dict(default_args or {})
     given = frozenset(dag_arguments)
-    factory = _Factory(loaded, deferrable, Outlets(assets), task_arguments, arguments, given)
+    timing = Timing(arguments, task_arguments, daily_backfills)
+    factory = _Factory(
+        loaded, deferrable, Outlets(assets), timing, task_arguments, arguments, given
+    )
     names = {dag_id.format(payer=payer): payer for payer in loaded.payers}
     wanted = get_parsing_context().dag_id
     dags: dict[str, DAG] = {}
@@ -81,6 +88,7 @@ class _Factory:
         table: ConfigTable,
         deferrable: bool,
         outlets: Outlets,
+        timing: Timing,
         default_args: dict[str, Any],
         arguments: dict[str, Any],
         given: frozenset[str],
@@ -89,20 +97,21 @@ class _Factory:
         self._table, self._deferrable, self._outlets = table, deferrable, outlets
         self._default_args = {"retry_delay": RETRY_DELAY} | default_args
         self._arguments = arguments
-        self._timing = Timing(arguments, default_args)
+        self._timing = timing
         self._name = Path(table.path).name
 
     def make(self, payer: str, dag_id: str) -> DAG:
         specs = self._table.jobs(payer)
         # A table's file setting yields to what the caller of the factory says.
         limit = {n: v for n, v in run_limit(self._table, payer).items() if n not in self._given}
+        when = self._table.schedule(payer)
         with DAG(
             dag_id,
-            schedule=self._timing.schedule(self._table.schedule(payer)),
+            schedule=self._timing.schedule(when),
             tags=["ephemeral-ec2", payer],
             doc_md=_FORM.format(payer=payer, table=self._name),
             default_args=dict(self._default_args),
-            **(self._arguments | limit),
+            **(self._arguments | limit | self._timing.arguments(when)),
         ) as dag:
             tasks = {spec.job: self._task(spec, specs) for spec in specs}
             for spec in specs:

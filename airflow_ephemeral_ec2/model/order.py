@@ -145,6 +145,25 @@ def sum_up(asked: Sequence[DatedJob], history: History) -> Recorded:
     )
 
 
+def find_earlier_success(
+    part: DatedJob, asked: Iterable[DatedJob], history: History
+) -> FinishedAttempt | None:
+    """
+    Find how another run has done the same job, or the same part of an array, for the same date.
+
+    :param part: as this run asks for it
+    :returns: an attempt whose input was not written again after it; None: there is none
+    """
+    last = _last_attempts(history)
+    for one in asked:
+        found = last.get(one.jobkey)
+        is_same = (one.array_index, one.array_size) == (part.array_index, part.array_size)
+        is_good = found and found.outcome == Outcome.SUCCEEDED and found.name not in history.stale
+        if is_same and is_good and one.jobkey != part.jobkey:
+            return found
+    return None
+
+
 def has_any_success(history: History) -> bool:
     """Whether the last attempt of some run has succeeded, be it one part of an array only."""
     return any(one.outcome == Outcome.SUCCEEDED for one in _last_attempts(history).values())

@@ -70,6 +70,17 @@ def is_backfill(context: Any) -> bool:  # noqa: ANN401
     return str(getattr(kind, "value", kind)) == "backfill" or str(run_id).startswith("backfill__")
 
 
+def is_new_in_backfill(context: Any) -> bool:  # noqa: ANN401
+    """
+    Say whether a backfill has made this run, and nobody has cleared or reprocessed the task since.
+
+    Clearing raises ``max_tries`` above the task's retries (``find_epoch``).
+    """
+    ti, task = context["ti"], context.get("task")
+    is_new_run = str(getattr(context["dag_run"], "run_id", "")).startswith("backfill__")
+    return is_new_run and ti.max_tries <= getattr(task, "retries", 0)
+
+
 def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     """
     Find the business date of a run.
@@ -99,7 +110,7 @@ def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401
     if len(updated) > 1:
         msg = (
             f"business_date: started by updates of assets for {', '.join(updated)}; trigger one "
-            "run for each, with the parameter business_date"
+            "run for each, with the parameter business_date, or backfill these days"
         )
         raise ConfigurationError(msg)
     if updated:

@@ -13,11 +13,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, JobEndedError, ending_error
-from airflow_ephemeral_ec2.hooks.attempts import (
-    LaunchOrder,
-    OpenAttempt,
-    open_attempt,
-)
+from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder, OpenAttempt, open_attempt
 from airflow_ephemeral_ec2.hooks.ec2 import connect, open_controller, open_fleet, open_store
 from airflow_ephemeral_ec2.hooks.table_source import read_table
 from airflow_ephemeral_ec2.links.ec2 import EphemeralEC2InstanceLink, EphemeralEC2LogLink
@@ -41,6 +37,7 @@ from airflow_ephemeral_ec2.model.task_context import (
     resolve_table,
 )
 from airflow_ephemeral_ec2.operators.assets import note_business_date
+from airflow_ephemeral_ec2.operators.done_before import find_done_before
 from airflow_ephemeral_ec2.operators.killing import (
     WorkerHold,
     end_deferred,
@@ -141,7 +138,8 @@ class EphemeralEC2Operator(BaseOperator):
         request = read_request(context, table.jobs(self.payer))
         order = self._order(context, table, request)
         if request is not None:
-            follow_request(request, order, table, settings, self.log.info)
+            done = find_done_before(context, settings, order)
+            follow_request(request, order, table, settings, self.log.info, done)
         store = open_store(settings)
         self._clock = store.clock
         fleet = open_fleet(settings, order.spec.aws_conn_id, order.spec.region)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_ephemeral_ec2.config_table import ConfigTable
     from airflow_ephemeral_ec2.hooks.attempts import LaunchOrder
     from airflow_ephemeral_ec2.model.spec import JobSpec
+    from airflow_ephemeral_ec2.operators.done_before import DoneBefore
     from airflow_ephemeral_ec2.settings import Settings
 
 
@@ -58,13 +60,15 @@ def follow_request(
     table: ConfigTable,
     settings: Settings,
     tell: Callable[[str], None],
+    done: DoneBefore | None = None,
 ) -> None:
     """
     Decide whether this task launches; return when it does.
 
     :param tell: writes a line into the task log
-    :raises AirflowSkipException: the run leaves the job out, is a dry run, or what the job
-        depends on was skipped
+    :param done: what other runs have done for the date, where this run does nothing twice
+    :raises AirflowSkipException: the run leaves the job out, another one has done it, it is a dry
+        run, or what the job depends on was skipped
     :raises ConfigurationError: the machine that the run asks for could never start
     """
     name = f"{order.spec.payer}/{order.spec.job} {order.business_date}"
@@ -72,15 +76,30 @@ def follow_request(
         msg = f"{name}: not among the jobs of this run ({', '.join(request.jobs)})"
         raise AirflowSkipException(msg)
     _check_limits(request, order, table)
+    before = done.find_own() if done else None
+    if before:
+        msg = (
+            f"{name}: has succeeded before ({before}); a new run of a backfill does nothing twice. "
+            "Clear this task to run it again"
+        )
+        raise AirflowSkipException(msg)
     if request.dry_run:
         for line in _plan(request, order, table, settings):
             tell(line)
         msg = f"{name}: dry run; nothing was launched and nothing was written"
         raise AirflowSkipException(msg)
-    skipped = _find_skipped(request, order, table)
+    skipped = _find_skipped(request.wants, order, table)
+    if skipped and done:
+        # Who was left out because it is done says nothing; those before it do.
+        has_yet_to_run = partial(_has_yet_to_run, request, done)
+        skipped = _find_skipped(has_yet_to_run, order, table)
     if skipped:
-        msg = f"{name}: skipped, because {', '.join(skipped)} was skipped in this run"
+        msg = f"{name}: skipped, because {skipped} was skipped in this run"
         raise AirflowSkipException(msg)
+
+
+def _has_yet_to_run(request: RunRequest, done: DoneBefore, job: str) -> bool:
+    return request.wants(job) and not done.has_succeeded(job)
 
 
 def _check_limits(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> None:
@@ -120,16 +139,18 @@ def _plan(
     return describe_dry_run(preview.record, code, limit, preview.placeholders, request)
 
 
-def _find_skipped(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> list[str]:
+def _find_skipped(
+    wants: Callable[[str], bool], order: LaunchOrder, table: ConfigTable
+) -> str | None:
     """
-    Name a job before this one that was skipped in this run.
+    Name a job before this one that was skipped in this run; None: there is none.
 
     Tasks start whatever was skipped before them (``none_failed``), since a run may leave out
     jobs; a job that skipped itself takes with it what depends on it, as Airflow does otherwise.
     """
     depends_on = {spec.job: spec.depends_on for spec in table.jobs(order.spec.payer)}
-    for job in find_deciding_jobs(order.spec.job, depends_on, request.wants):
+    for job in find_deciding_jobs(order.spec.job, depends_on, wants):
         states = list_part_states(order.identity.dag_id, order.identity.run_id, job)
         if is_skipped(states):
-            return [job]
-    return []
+            return job
+    return None

@@ -242,10 +242,60 @@ def test_presets_are_cron(wide_table, preset):
     assert all(moment - moment.replace(minute=0, second=0) == timedelta(0) for moment in moments)
 
 
-def test_a_payer_without_schedule_runs_on_request_only(wide_table):
-    dag = payer_dags(wide_table)["payer_pea"]
+def next_run(dag):
+    """What the scheduler finds when it looks for the next run; None: there is none."""
+    server = Serialization.from_dict(Serialization.to_dict(dag))
+    restriction = server._time_restriction
+    return server.timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=restriction
+    )
 
-    assert not dag.timetable.can_be_scheduled
+
+def set_schedule(table, text):
+    table.write_text(table.read_text().replace('"0 2 * * *"', f'"{text}"' if text else "null"))
+
+
+ON_REQUEST = ["", "asset:s3://data/acme", "asset:s3://data/acme | s3://data/all"]
+
+
+@pytest.mark.parametrize("text", ON_REQUEST)
+@pytest.mark.parametrize(
+    "more", [{}, {"catchup": True, "end_date": datetime(2027, 1, 1, tzinfo=UTC)}]
+)
+def test_a_payer_without_cron_is_never_started_by_the_clock(wide_table, text, more):
+    set_schedule(wide_table, text)
+    dag = payer_dags(wide_table, **more)["payer_acme"]
+
+    assert next_run(dag) is None
+
+
+@pytest.mark.parametrize("text", ON_REQUEST)
+def test_a_payer_without_cron_is_backfilled_a_run_for_each_day(wide_table, text):
+    set_schedule(wide_table, text)
+    start = pendulum.datetime(2024, 1, 1, tz="America/New_York")
+    dag = payer_dags(wide_table, start_date=start)["payer_acme"]
+
+    first, last = datetime(2026, 3, 7, 12, tzinfo=UTC), datetime(2026, 3, 10, 12, tzinfo=UTC)
+    server = Serialization.from_dict(Serialization.to_dict(dag))
+
+    assert server.timetable.periodic
+    # The clocks go forward on the 8th.
+    assert runs_between(dag, first, last) == [
+        datetime(2026, 3, 8, 5, tzinfo=UTC),
+        datetime(2026, 3, 9, 4, tzinfo=UTC),
+        datetime(2026, 3, 10, 4, tzinfo=UTC),
+    ]
+    assert dates_of(dag, first, last) == ["2026-03-08", "2026-03-09", "2026-03-10"]
+
+
+@pytest.mark.parametrize("text", ON_REQUEST)
+def test_without_daily_backfills_only_airflows_own_schedules_are_used(wide_table, text):
+    set_schedule(wide_table, text)
+    dag = payer_dags(wide_table, daily_backfills=False)["payer_acme"]
+    server = Serialization.from_dict(Serialization.to_dict(dag))
+
+    assert not server.timetable.periodic
+    assert type(server.timetable).__module__.startswith("airflow.")
 
 
 @pytest.mark.parametrize(

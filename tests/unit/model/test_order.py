@@ -9,6 +9,7 @@ from airflow_ephemeral_ec2.model.order import (
     OpenJobs,
     Recorded,
     dependencies_of,
+    find_earlier_success,
     find_launch_time,
     find_open_obstacle,
     find_recorded_obstacle,
@@ -130,6 +131,28 @@ def test_a_launch_is_dated_by_what_surely_is_no_earlier(noted, by_ec2, admitted,
 def test_a_success_before_a_failure_is_none_and_one_part_is_some():
     assert not has_any_success(parse_history(["r1-a1-succeeded.json", "r1-a2-job_failed.json"]))
     assert has_any_success(parse_history(["r1-a1-succeeded.json", "r2-a1-job_failed.json"]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "found"),
+    [
+        (one("r1", "mine"), ["r1-a1-succeeded.json"], "r1-a1"),
+        (one("r1"), ["r1-a1-job_failed.json", "r1-a2-succeeded.json"], "r1-a2"),
+        (one("r1"), ["r1-a1-succeeded.json", "r1-a2-job_failed.json"], None),
+        (one("r1"), ["r1-a1-succeeded.json", "r1-a1.stale.json"], None),
+        (one("r1"), ["r1-a1-skipped.json"], None),
+        (one("r1"), [], None),
+        # What this run has done itself counts for nothing: it is asked to be done again.
+        (one("mine"), ["mine-a1-succeeded.json"], None),
+        # A part of an array, or the job when it had another number of parts.
+        ([DatedJob("r1", 1, 2)], ["r1-a1-succeeded.json"], None),
+        ([DatedJob("r1", 0, 2)], ["r1-a1-succeeded.json"], None),
+    ],
+)
+def test_another_runs_success_of_the_same_part_is_found(asked, names, found):
+    success = find_earlier_success(DatedJob("mine", 0, 1), asked, parse_history(names))
+
+    assert (success.name if success else None) == found
 
 
 def test_names_that_are_not_records_are_passed_over():

@@ -10,6 +10,7 @@ from airflow_ephemeral_ec2.model.task_context import (
     find_business_date,
     find_epoch,
     is_backfill,
+    is_new_in_backfill,
     resolve_table,
 )
 
@@ -105,6 +106,23 @@ def test_a_backfill_is_known_by_its_type_or_its_id(run_type, run_id, expected):
     run = SimpleNamespace(run_type=run_type, run_id=run_id)
 
     assert is_backfill({"dag_run": run, "ti": SimpleNamespace(run_id=run_id)}) is expected
+
+
+@pytest.mark.parametrize(
+    ("run_id", "max_tries", "expected"),
+    [
+        ("backfill__2026-03-01T00:00:00+00:00", 2, True),
+        # Cleared, or reprocessed by another backfill: somebody wants it again.
+        ("backfill__2026-03-01T00:00:00+00:00", 3, False),
+        ("scheduled__2026-03-01T02:00:00+00:00", 2, False),
+        ("manual__1", 2, False),
+    ],
+)
+def test_a_new_run_of_a_backfill_is_known_until_it_is_cleared(run_id, max_tries, expected):
+    ti, task = SimpleNamespace(max_tries=max_tries), SimpleNamespace(retries=2)
+    found = {"dag_run": SimpleNamespace(run_id=run_id), "ti": ti, "task": task}
+
+    assert is_new_in_backfill(found) is expected
 
 
 @pytest.mark.parametrize("key", ["triggering_asset_events", "triggering_dataset_events"])

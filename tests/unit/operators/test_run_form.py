@@ -49,12 +49,19 @@ def told(monkeypatch):
 
 
 @pytest.fixture
-def run(table, make_context, deployment, states):
+def cleared():
+    """How often the task was cleared."""
+    return [0]
+
+
+@pytest.fixture
+def run(table, make_context, deployment, states, cleared):
     """Run the task of a job of the form's DAG; returns its deferral."""
 
-    def run(job="claims", run_type="manual", conf=None, **filled):
+    def run(job="claims", run_type="manual", conf=None, run_id="manual__1", **filled):
         context = make_context(**(EMPTY | filled))
-        context["dag_run"].run_type = run_type
+        context["dag_run"].run_type, context["dag_run"].run_id = run_type, run_id
+        context["task"] = SimpleNamespace(retries=2 - cleared[0])
         context["dag_run"].conf = filled if conf is None else conf
         operator = EphemeralEC2Operator(
             task_id=job,
@@ -296,6 +303,73 @@ def test_a_dry_run_of_a_job_that_the_run_leaves_out_shows_no_plan(run, told):
 
     assert "not among the jobs" in said
     assert told == []
+
+
+# -- what another run has done for the date -------------------------------------------------
+
+NEW_IN_BACKFILL = {"run_type": "backfill", "run_id": "backfill__2026-03-01T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_new_run_of_a_backfill_does_nothing_twice(run, store, end, dry_run):
+    done = end("claims", jobkey="d0e")
+
+    said = refuse(run, AirflowSkipException, dry_run=dry_run, **NEW_IN_BACKFILL)
+
+    assert done.jobkey == "d0e"
+    assert "acme/claims 2026-03-01: has succeeded before (attempt 1 of d0e)" in said
+    assert store.list_queue().entries == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "date"),
+    [
+        (Outcome.JOB_FAILED, "2026-03-01"),
+        (Outcome.SKIPPED, "2026-03-01"),
+        (Outcome.SUCCEEDED, "2026-03-02"),
+    ],
+)
+def test_it_does_what_nobody_has_done(run, store, end, outcome, date):
+    end("claims", outcome, jobkey="d0e", date=date)
+
+    assert launch(store, run(**NEW_IN_BACKFILL)).attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("again", "clearings"),
+    [
+        ({"run_type": "manual", "run_id": "manual__1"}, 0),
+        (NEW_IN_BACKFILL | {"run_id": "scheduled__2026-03-01T02:00:00+00:00"}, 0),
+        (NEW_IN_BACKFILL, 1),
+    ],
+)
+def test_any_other_run_does_its_work_again(run, store, end, cleared, again, clearings):
+    cleared[0] = clearings
+    end("claims", jobkey="d0e")
+
+    assert launch(store, run(**again)).attempt == 1
+
+
+def test_a_try_that_has_an_attempt_goes_on_with_it(run, store, end):
+    mine = run(**NEW_IN_BACKFILL)
+    end("claims", jobkey="d0e")
+
+    again = run(**NEW_IN_BACKFILL)
+
+    assert (again.jobkey, again.attempt) == (mine.jobkey, 1)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_who_was_left_out_because_it_is_done_takes_nothing_with_it(
+    run, store, end, states, is_done
+):
+    states["member"] = ["skipped"]
+    if not is_done:
+        refuse(run, AirflowSkipException, **NEW_IN_BACKFILL)
+        return
+    end("member", jobkey="d0e")
+
+    assert launch(store, run(**NEW_IN_BACKFILL)).attempt == 1
 
 
 # -- assets ----------------------------------------------------------------------------------
