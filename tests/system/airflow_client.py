@@ -89,6 +89,12 @@ class AirflowClient:
         content = found["content"]
         return [line["event"] if isinstance(line, dict) else str(line) for line in content]
 
+    def starts(self, dag_id, run_id, task_id):
+        """Count how often a worker has started a task: Airflow's event log has each."""
+        where = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "event": "running"}
+        found = self.ask("GET", f"/api/v2/eventLogs?{urllib.parse.urlencode(where)}")
+        return found["total_entries"]
+
     def xcom(self, dag_id, run_id, task_id, *, map_index=-1, key="return_value"):
         path = f"{self._run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.ask("GET", f"{path}?map_index={map_index}&deserialize=true")["value"]

@@ -146,6 +146,11 @@ def test_a_job_that_worked_says_so_in_task_log_and_xcom(world):
     assert value["log"].startswith(f"s3://{world.engine.bucket}/")
 
 
+@pytest.mark.parametrize(("job", "starts"), [("good", 1), ("bad", 2), ("skip", 2)])
+def test_a_success_with_nothing_to_lose_takes_one_start_of_a_worker(world, job, starts):
+    assert world.client.starts("payer_tess", RUN, job) == starts
+
+
 def test_what_a_job_prints_is_not_copied_into_airflow(world):
     assert "name of a patient" not in world.text("good")
 

@@ -13,6 +13,7 @@ from airflow_ephemeral_ec2.hooks import ec2
 from airflow_ephemeral_ec2.model.outcome import Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Times, conclude
 from airflow_ephemeral_ec2.settings import settings_from_airflow
+from airflow_ephemeral_ec2.triggers import asking
 from airflow_ephemeral_ec2.triggers.asking import CANNOT_READ, READABLE_AGAIN, until_answered
 from airflow_ephemeral_ec2.triggers.ec2 import EphemeralEC2Trigger
 from airflow_ephemeral_ec2.triggers.job import EphemeralEC2JobTrigger
@@ -104,6 +105,7 @@ def test_a_triggerer_that_cannot_read_its_settings_fails_no_task(
     """A new triggerer whose environment lacks the bucket, then has a wrong one, then the right one."""
     said = []
     trigger._log = SimpleNamespace(info=said.append)
+    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.05)
     name = "AIRFLOW__EPHEMERAL_EC2__BUCKET"
     bucket = os.environ[name]
     monkeypatch.delenv(name)
