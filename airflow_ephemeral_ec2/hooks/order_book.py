@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.model.order import (
@@ -48,10 +49,12 @@ class OrderBook:
 
     def forget(self, key: DatedKey) -> None:
         """Something of this job and date has ended: read it again when it matters."""
+        # With in_order_by_date it may have become the date before another one.
+        changed = {key, _any_date_of(key)}
         with self._lock:
             self._recorded.pop(key, None)
-            self._cleared = {n: keys for n, keys in self._cleared.items() if key not in keys}
-            self._obstacles = {n: f for n, f in self._obstacles.items() if key not in f[2]}
+            self._cleared = {n: keys for n, keys in self._cleared.items() if not keys & changed}
+            self._obstacles = {n: f for n, f in self._obstacles.items() if not f[2] & changed}
 
     def forget_all(self) -> None:
         """Others have acted meanwhile: read everything again when it matters."""
@@ -106,14 +109,16 @@ class OrderBook:
         recorded = self._read_recorded({key for found in keys.values() for key in found}, now)
         missing, stale = {}, {}
         for entry in entries:
-            name = entry.name
+            name, rests_on = entry.name, keys[entry.name]
+            if entry.in_order_by_date:
+                rests_on |= {_any_date_of(DatedKey.of(entry))}
             why = find_recorded_obstacle(entry, recorded, dates.get(name))
             if why is not None:
                 missing[name] = why
-                self._obstacles[name] = (now, why, keys[name])
+                self._obstacles[name] = (now, why, rests_on)
                 continue
             self._obstacles.pop(name, None)
-            self._cleared[name] = keys[name]
+            self._cleared[name] = rests_on
             if old := find_stale_inputs(entry, recorded):
                 stale[name] = old
         return missing, stale
@@ -186,3 +191,8 @@ class OrderBook:
         if earlier is not None:
             keys.add(DatedKey(entry.payer, entry.job, earlier))
         return frozenset(keys)
+
+
+def _any_date_of(key: DatedKey) -> DatedKey:
+    """Name a job of a payer whatever the date: which one is the date before may change."""
+    return replace(key, business_date="")

@@ -95,6 +95,24 @@ def test_by_date_the_date_before_must_have_succeeded(book, end):
     assert book.check([entry], 0.0)[0] == {}
 
 
+@pytest.mark.parametrize("known", [None, Outcome.SUCCEEDED, Outcome.JOB_FAILED])
+@pytest.mark.parametrize("came", [Outcome.SUCCEEDED, Outcome.JOB_FAILED])
+def test_a_date_that_ends_later_may_be_the_date_before_of_who_was_looked_up(book, end, known, came):
+    """It was asked for when who comes after it had been cleared, and waited for room."""
+    entry = make_entry("c", "claims", in_order_by_date=True)
+    if known:
+        end("claims", known, jobkey="1" * 40, date="2026-02-27")
+    book.check([entry], 0.0)
+    end("claims", came, jobkey="2" * 40, date="2026-02-28")
+
+    book.forget(DatedKey("acme", "claims", "2026-02-28"))
+
+    assert book.needs_check(entry)
+    assert book.known_obstacles([entry], 1.0) == {}
+    missing = book.check([entry], 1.0)[0]
+    assert ("c-a1" in missing) is (came is Outcome.JOB_FAILED)
+
+
 @pytest.mark.parametrize("changes", [{"depends_on": ()}, {"order_override": "the payer called"}])
 def test_who_waits_for_nothing_is_not_looked_up(book, changes):
     assert not book.needs_check(make_entry("c", **({"depends_on": ("member",)} | changes)))
