@@ -180,7 +180,7 @@ def running_objects(jobs: list[Job]) -> Iterator[dict[str, object]]:
         )
         for number, job in enumerate(jobs, start=1)
     }
-    state = QueueState(next_sequence=len(jobs) + 1, entries=entries)
+    state = QueueState(revision="seeded", next_sequence=len(jobs) + 1, entries=entries)
     yield {"key": f"{ENVIRONMENT}/queue-state.json", "body": state.model_dump_json()}
 
 

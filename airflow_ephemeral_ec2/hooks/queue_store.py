@@ -144,9 +144,11 @@ class QueueStore(Bucket):
             # New, or deleted while machines are out: EC2 knows.
             return QueueState(is_rebuilt=True), None
         try:
-            return QueueState.model_validate_json(found[0]), found[1]
+            state = QueueState.model_validate_json(found[0])
         except ValidationError:
             return QueueState(is_rebuilt=True), found[1]
+        # Each state that was ever written here has a revision: ``{}`` says nothing of what is out.
+        return state if state.revision else QueueState(is_rebuilt=True), found[1]
 
     def write_state(self, state: QueueState, etag: str | None) -> str | None:
         """

@@ -70,7 +70,7 @@ class Engine:
         """Forget which offerings had no capacity: the next test is another day."""
         # Empty, not gone: a state that is gone is made again from EC2.
         self.cloud.client("s3").put_object(
-            Bucket="records", Key="demo/queue-state.json", Body=b'{"version": 1}'
+            Bucket="records", Key="demo/queue-state.json", Body=b'{"revision": "emptied"}'
         )
 
     # -- what the endpoint saw ---------------------------------------------------------------

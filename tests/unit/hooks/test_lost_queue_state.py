@@ -13,8 +13,8 @@ KEY = "test/queue-state.json"
 POLL_SECONDS = 5
 LOST = pytest.mark.parametrize(
     "body",
-    [None, b"", b"{", b'{"version": 9}', b"[]"],
-    ids=["deleted", "empty", "cut off", "another version", "not ours"],
+    [None, b"", b"{", b'{"version": 9}', b"[]", b"{}", b'{"version": 1, "entries": {}}'],
+    ids=["deleted", "empty", "cut off", "another version", "not ours", "no fields", "by hand"],
 )
 
 
