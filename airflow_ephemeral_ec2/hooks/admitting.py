@@ -168,7 +168,8 @@ class Admitting:
     def _read_orders(self, keys: Collection[str]) -> None:
         for key in set(self._orders) - set(keys):
             self._forget_order(key)
-        new = sorted(set(keys) - set(self._orders))
+        # One that was gone when it was read may have been given again under the same name.
+        new = sorted(key for key in keys if self._orders.get(key) is None)
         for key, order in zip(new, self._in_parallel(self._store.read_order, new), strict=True):
             self._orders[key] = order
             for memory in self._open.memories.values():

@@ -122,3 +122,25 @@ def test_a_promotion_that_nobody_took_back_means_nobody_any_more(
     assert store.list_queue().orders == {left.key}
     assert launched(store, other)
     assert not launched(store, retry)
+
+
+def test_an_order_that_was_gone_when_it_was_read_counts_when_it_is_given_again(
+    controller, store, submit, clock
+):
+    """Released between listing and reading, and held again before the next listing."""
+    submit("1" * 40, limit=2)
+    controller.tick()
+    record = submit("2" * 40, limit=2, job="member")
+    target = OrderTarget(payer=record.spec.payer, job="member")
+    order = QueueOrder(
+        action=OrderAction.HOLD, target=target, by="ops", reason="bad file", at=clock.now()
+    )
+    assert store.write_order(order)
+    read_order = store.read_order
+    store.read_order = lambda _key: None
+    controller.tick()
+    store.read_order = read_order
+
+    controller.tick()
+
+    assert any("bad file" in line for line in controller.story_of(name_of(record)))
