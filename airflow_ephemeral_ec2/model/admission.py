@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage
@@ -152,6 +152,8 @@ class _Head:
     name: str
     label: str
     until: float
+    kept: int = 0
+    """vCPUs of those who wait for another limit, and need room in this one too."""
 
 
 class _Pool:
@@ -163,6 +165,7 @@ class _Pool:
         self._taken: dict[str, int] = dict.fromkeys(self._limits, 0)
         self._ends: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self._heads: dict[str, _Head] = {}
+        self._keepers: dict[str, _Head] = {}
         self._known: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
 
     @property
@@ -189,7 +192,7 @@ class _Pool:
                 return _never(entry, resource, self._limits[resource])
         gone = self._now + entry.max_lifetime + LAUNCH_SLACK_SECONDS
         for resource in needed:
-            head = self._heads.get(resource)
+            head = self._heads.get(resource) or self._find_keeper(resource, vcpus)
             if head is not None and not (self._fill_gaps and gone <= head.until):
                 return self._wait(entry, resource, head)
             if self._taken[resource] + vcpus <= self._limits[resource]:
@@ -200,9 +203,33 @@ class _Pool:
                 return self._wait(entry, resource, head)
             until = self._find_room(resource, self._limits[resource] - vcpus)
             self._heads[resource] = _Head(name, entry.label, until)
+            others = [one for one in needed if one not in (resource, TOTAL)]
+            self._keep(others, vcpus, self._heads[resource])
             return self._wait(entry, resource, None, until)
         self._take(needed, vcpus, self._now + entry.max_lifetime)
         return None
+
+    def _keep(self, others: Sequence[str], vcpus: int, head: _Head) -> None:
+        """
+        Keep room in the other own limits of who waits for one of them.
+
+        Else the less important would take the one while it waits for the other, in turns and for
+        ever. The overall limit needs no keeping: it is looked at last, and then reserved.
+        """
+        for resource in others:
+            keeper = self._keepers.setdefault(resource, replace(head))
+            keeper.kept += vcpus
+            keeper.until = min(keeper.until, head.until)
+
+    def _find_keeper(self, resource: str, vcpus: int) -> _Head | None:
+        """Find who keeps what would be taken here; from then on it is the head of this limit."""
+        keeper = self._keepers.get(resource)
+        if keeper is None:
+            return None
+        if self._taken[resource] + vcpus + keeper.kept <= self._limits[resource]:
+            return None
+        self._heads[resource] = keeper
+        return keeper
 
     def _take(self, resources: Sequence[str], vcpus: int, ends: float) -> None:
         for resource in resources:

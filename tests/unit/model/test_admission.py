@@ -220,3 +220,37 @@ def test_refusals_that_are_over_do_not_pile_up(refusals):
         now += pause
         known = remember_refusal(known, offering, "Code", now)
         assert all(found.until > now for found in known.values())
+
+
+TWO_LIMITS = {"limits": Limits(vcpus=64, spot=2, jobs={"claims": 2}), "max_runtime": 36_000}
+
+
+def test_who_waits_for_one_of_its_limits_is_not_passed_in_another():
+    """Else the less important would take both in turns, and it would never be launched."""
+    first = make_entry("first", "claims", priority=900, capacity_type="spot", **TWO_LIMITS)
+    spot = [make_entry(f"s{n}", "member", capacity_type="spot", **TWO_LIMITS) for n in "12"]
+    claims = [make_entry(f"c{n}", "claims", **TWO_LIMITS) for n in "12"]
+    taken = {"vcpus": 2}
+    everybody = [first, *spot, *claims]
+
+    both = decide(everybody, out={"s1-a1": taken | {"market": "spot"}, "c1-a1": taken})
+    assert both.admitted == ()
+    one = decide([first, *spot, claims[1]], out={"s1-a1": taken | {"market": "spot"}})
+    assert one.admitted == ()
+    assert one.waiting["c2-a1"].behind == "first-a1"
+    other = decide([first, spot[1], *claims], out={"c1-a1": taken})
+    assert other.admitted == ()
+    assert other.waiting["s2-a1"].behind == "first-a1"
+    assert decide([first, spot[1], claims[1]]).admitted == ("first-a1",)
+
+
+def test_who_waits_for_one_of_its_limits_keeps_no_more_than_its_own_room_in_another():
+    limits = {"limits": Limits(spot=2, jobs={"claims": 6}), "max_runtime": 36_000}
+    first = make_entry("first", "claims", priority=900, capacity_type="spot", **limits)
+    others = [make_entry(f"c{n}", "claims", **limits) for n in "123"]
+    spot = make_entry("s", "member", capacity_type="spot", **limits)
+
+    decision = decide([first, *others, spot], out={"s-a1": {"vcpus": 2, "market": "spot"}})
+
+    assert decision.admitted == ("c1-a1", "c2-a1")
+    assert decision.waiting["c3-a1"].behind == "first-a1"
