@@ -122,6 +122,21 @@ ONE_ERROR = {
         14, "jobs.claims.instance_types",
         '"m7i.48xlarge" has 192 vCPUs, limits.vcpus is 96 (line 10 of payers.yaml)',
     ),
+    "larger than a job's limit": (
+        "{vcpus: 96}", "{jobs: {claims: 4}}", 14, "jobs.claims.instance_types",
+        '"m7i.2xlarge" has 8 vCPUs, limits.jobs.claims is 4 (line 10 of payers.yaml)',
+    ),
+    "larger than a capacity type's": (
+        "{vcpus: 96}", "{on_demand: 4}", 14, "jobs.claims.instance_types", "limits.on_demand is 4",
+    ),
+    "limit of an unknown payer": (
+        "{vcpus: 96}", "{payers: {acm: 8}}", 10, "limits.payers.acm",
+        '"acm": no such payer; did you mean "acme"?',
+    ),
+    "limit of an unknown job": (
+        "{vcpus: 96}", "{jobs: {claim: 8}}", 10, "limits.jobs.claim",
+        '"claim": no such job; did you mean "claims"?',
+    ),
     "reserved tag": ("{CostCenter", "{aws:cost", 2, "aws.tags.aws:cost", "are not for users"),
     "our tag": ("{CostCenter", "{Name", 2, "aws.tags.Name", "are not for users"),
     "tag character": ("{CostCenter", "{Cost*Center", 2, "aws.tags.Cost*Center", "use letters"),
