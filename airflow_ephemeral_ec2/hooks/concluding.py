@@ -61,7 +61,9 @@ class Concluding:
         """Whether a machine will have lived as long as the last of the same job, within seconds."""
         for name, memory in self._open.memories.items():
             lived = self._lifetimes.get((memory.entry.payer, memory.entry.job))
-            launched_at = self._ledger.entries[name].launched_at if lived else None
+            # One that was read when the lease was lost has no place in the queue yet.
+            state = self._ledger.entries.get(name) if lived else None
+            launched_at = state.launched_at if state else None
             if lived and launched_at and 0 <= launched_at + lived - now + within <= 2 * within:
                 return True
         return False

@@ -9,7 +9,7 @@ from airflow_ephemeral_ec2.hooks.open_attempts import READ_AT_ONCE
 from airflow_ephemeral_ec2.hooks.parallel import one_by_one
 from airflow_ephemeral_ec2.model.queue import Lease
 from tests.state_machine.simulated_s3 import s3_error
-from tests.unit.hooks.scripted import name_of
+from tests.unit.hooks.scripted import name_of, report
 from tests.unit.hooks.turns import Turns
 
 RUNNING = 150
@@ -122,6 +122,29 @@ def test_who_has_lost_the_lease_in_the_middle_goes_on_where_it_was(
 
     assert len(host.controller._open.memories) == RUNNING
     assert len(host.s3.entries) == len(set(host.s3.entries)) == RUNNING
+
+
+def test_who_loses_the_lease_while_new_attempts_are_read_still_says_when_it_looks_next(
+    store, clock, fleet, submit, launch_many
+):
+    """An attempt that was read and has no place in the queue yet is expected to end at no time."""
+    host = JobStore(store.s3, store.bucket, store.environment)
+    host.clock = clock
+    controller = Controller(host, lambda *_: fleet, in_parallel=one_by_one)
+    record = submit("f" * 40)
+    controller.tick()
+    clock.at += 60
+    report(store, record, "i-0")
+    fleet.set("i-0", "terminated", reason="Client.InstanceInitiatedShutdown")
+    controller.tick()
+    for number in range(READ_AT_ONCE + 1):
+        submit(f"{number:040d}")
+    controller._ledger.keep_lease = lambda: False
+
+    controller.tick()
+
+    assert controller._open.memories.keys() - controller._ledger.entries.keys()
+    assert controller.expects_end(4.0) is False
 
 
 def test_a_read_that_fails_in_the_middle_makes_no_attempt_forgotten(store, clock, fleet, running):
