@@ -132,7 +132,9 @@ class Controller:
 
     @property
     def has_launches(self) -> bool:
-        """Whether attempts are admitted and wait for their launch."""
+        """Whether attempts are admitted and wait for their launch, by this controller."""
+        if self._ledger.is_held_elsewhere:
+            return False
         return any(state.stage is Stage.ADMITTED for state in self._ledger.entries.values())
 
     def expects_end(self, within: float) -> bool:

@@ -178,3 +178,19 @@ def test_who_takes_over_does_not_tell_the_same_again(holder, other, submit, cloc
     other.follow(name_of(second))
 
     assert len(other.controller.story_of(name_of(second))) == 1
+
+
+def test_it_does_not_look_each_second_for_launches_that_are_the_others(
+    holder, other, submit, clock
+):
+    """Launches are paced; between two passes only the controller that acts has any to make."""
+    names = [name_of(submit(f"{number:040d}")) for number in range(15)]
+    holder.follow()
+    other.follow(names[-1])
+    assert holder.controller.has_launches
+
+    assert not other.controller.has_launches
+
+    clock.at += LEASE_SECONDS + 1
+    other.follow(names[-1])
+    assert other.controller.has_launches
