@@ -156,6 +156,7 @@ class _Known:
 
 _known: dict[tuple[str, str], _Known] = {}
 _lock = threading.Lock()
+_turns: dict[tuple[str, str], threading.Lock] = {}
 
 
 def connect(aws_conn_id: str, region: str) -> Clients:
@@ -170,6 +171,9 @@ def connect(aws_conn_id: str, region: str) -> Clients:
     """
     key = (aws_conn_id, region)
     with _lock:
+        # One that is slow to answer, as a role may be that nobody can assume, holds up no other.
+        turn = _turns.setdefault(key, threading.Lock())
+    with turn:
         known, now = _known.get(key), time.monotonic()
         if known is not None and now < known.look_again_at:
             return known.clients
@@ -186,7 +190,8 @@ def connect(aws_conn_id: str, region: str) -> Clients:
             return known.clients
         clients = hook.make_clients(is_defined=found is not None)
         pause = CLIENTS_SECONDS if found else DOUBT_SECONDS
-        _known[key] = _Known(clients, found, now + pause, None if found else now)
+        with _lock:
+            _known[key] = _Known(clients, found, now + pause, None if found else now)
         return clients
 
 

@@ -1,6 +1,8 @@
 """What botocore repeats by itself, and what it must not."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import boto3
 import botocore.utils
@@ -227,6 +229,27 @@ def test_a_connection_that_airflow_makes_nothing_of_is_tried_again(connections, 
 
     assert "secret" not in str(error.value)
     assert connections.keys_after(0) == "one"
+
+
+def test_a_connection_that_takes_its_time_holds_up_no_other(connections, monkeypatch):
+    """A role that cannot be assumed may take a minute to say so."""
+    known, is_asked, may_answer = ec2.connect("aws_x", "us-east-1"), Event(), Event()
+
+    def get_session(hook, region_name):
+        if hook.aws_conn_id == "aws_slow":
+            is_asked.set()
+            may_answer.wait(30)
+        return connections.get_session(hook, region_name)
+
+    monkeypatch.setattr(ec2.EphemeralEC2Hook, "get_session", get_session)
+    with ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(ec2.connect, "aws_slow", "us-east-1") for _ in range(2)]
+        assert is_asked.wait(30)
+        try:
+            assert pool.submit(ec2.connect, "aws_x", "us-east-1").result(5) is known
+        finally:
+            may_answer.set()
+        assert slow[0].result(30) is slow[1].result(30)
 
 
 def test_timestamps_are_read_as_botocore_reads_them():
