@@ -12,6 +12,7 @@ from airflow_ephemeral_ec2.exceptions import EphemeralEC2Error, TamperedObjectEr
 from airflow_ephemeral_ec2.hooks.aws_errors import kind_of
 from airflow_ephemeral_ec2.hooks.entry_reading import EntryReading, is_entry_name
 from airflow_ephemeral_ec2.hooks.launcher import Progress
+from airflow_ephemeral_ec2.model.queue import PACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -95,10 +96,9 @@ class Memory:
 
     def tell_pace(self, ahead: int) -> None:
         """Say once that the launch waits for its turn."""
-        line = "admitted; launches are paced at EC2's rate"
-        if self.last_wait != line:
-            self.last_wait = line
-            self.word = f"{line}, {ahead} before this one"
+        if self.last_wait != PACED:
+            self.last_wait = PACED
+            self.word = f"{PACED}, {ahead} before this one"
             self.story.append(self.word)
 
     def tell_trouble(self, text: str, kind: str, now: float, *, is_queued: bool) -> None:

@@ -136,6 +136,10 @@ def recall(state: EntryState) -> EntryState:
     )
 
 
+PACED = "admitted; launches are paced at EC2's rate"
+"""Of whom has room and waits for its turn to be launched."""
+
+
 def describe_state(state: EntryState) -> str:
     """Say how far an open attempt is, for a task that follows it from afar; empty: nothing new."""
     if state.stage is Stage.LAUNCHED and state.instance_id:

@@ -8,6 +8,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING
 
+from airflow_ephemeral_ec2.model.queue import PACED
 from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, CANNOT_ASK
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ PAUSE_SECONDS = 60.0
 """Between two lines of one task."""
 LAST_SECONDS = 5.0
 """A task is not held up for longer by its last line."""
-_WAITS = "queued: "
+_WAITS = ("queued: ", PACED)
 
 _locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
     weakref.WeakKeyDictionary()

@@ -11,7 +11,7 @@ from airflow_ephemeral_ec2.cli import queue as queue_command
 from airflow_ephemeral_ec2.hooks.queue_reader import QueueReader
 from airflow_ephemeral_ec2.model.arrivals import merge_arrivals
 from airflow_ephemeral_ec2.model.order import DatedKey
-from airflow_ephemeral_ec2.model.queue import Lease, QueueState, Stage, Unavailable
+from airflow_ephemeral_ec2.model.queue import PACED, Lease, QueueState, Stage, Unavailable
 from airflow_ephemeral_ec2.model.queue_orders import OrderTarget, QueueOrder
 from airflow_ephemeral_ec2.model.spec import Limits
 from tests.unit.model.queue_entries import make_entry
@@ -298,10 +298,18 @@ def admitted(request, enqueue, store):
     entry = make_entry("1", "claims", title="acme/claims 2026-03-01, attempt 1")
     state = enqueue(entry)
     out = {"stage": Stage.ADMITTED, "vcpus": 2, "admitted_at": 1.0, "is_asked": request.param}
+    out["word"] = f"{PACED}, 900 before this one"
     known = {entry.name: state.entries[entry.name].model_copy(update=out)}
     state = state.model_copy(update={"entries": known})
     assert store.write_state(state, store.read_state()[1])
     return request.param
+
+
+def test_who_waits_for_its_turn_at_ec2s_pace_says_so(ask, admitted):
+    now = ask("--explain", "acme", "claims").out
+
+    assert ("ago, launches are paced at EC2's rate\n" in now) is not admitted
+    assert ("being launched" in now) is admitted
 
 
 def test_who_waits_for_its_launch_can_be_promoted(ask, admitted, store):

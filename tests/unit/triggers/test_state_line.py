@@ -7,6 +7,7 @@ import time
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_ephemeral_ec2.model.identity import TaskIdentity
+from airflow_ephemeral_ec2.model.queue import PACED
 from airflow_ephemeral_ec2.triggers import state_line
 from airflow_ephemeral_ec2.triggers.outage import ANSWERS_AGAIN, CANNOT_ASK
 from airflow_ephemeral_ec2.triggers.state_line import StateLine, write_state
@@ -54,6 +55,19 @@ def test_what_a_task_waits_for_is_written_when_it_changes():
 
     asyncio.run(story())
     assert page.lines == ["queued: behind zeta/member", "queued: first in line"]
+
+
+def test_a_launch_that_waits_for_its_turn_says_so():
+    page = Page()
+
+    async def story():
+        state = show(page)
+        async with state.showing():
+            state.tell(f"{PACED}, 900 before this one")
+            await until(lambda: page.lines)
+
+    asyncio.run(story())
+    assert page.lines == [f"{PACED}, 900 before this one"]
 
 
 def test_an_outage_is_shown_until_it_is_over_and_then_what_was_waited_for():
