@@ -1,5 +1,6 @@
 """How machines are looked at by id, whatever their number and whatever became of their tags."""
 
+from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ class TaggedEC2:
     def __init__(self, count):
         self.tags = {f"i-{number}": {TAG_ENVIRONMENT: "prod"} for number in range(count)}
         self.states = dict.fromkeys(self.tags, "running")
+        self.launched = dict.fromkeys(self.tags, "2026-03-01T12:00:05.000Z")
         self.filters: list[list[dict]] = []
 
     def get_paginator(self, operation):
@@ -22,6 +24,8 @@ class TaggedEC2:
 
     def _paginate(self, *, Filters, PaginationConfig):  # noqa: N803 - boto3's names
         assert all(len(one["Values"]) <= MAX_FILTER_VALUES for one in Filters)
+        # EC2's largest page: each one more is a call.
+        assert PaginationConfig == {"PageSize": 1_000}
         self.filters.append(Filters)
         found = [i for i in self.tags if all(self._matches(i, one) for one in Filters)]
         for at in range(0, len(found), 1_000):
@@ -31,6 +35,8 @@ class TaggedEC2:
             yield {"Reservations": [{"OwnerId": "1", "Instances": shown}]}
 
     def _matches(self, instance_id, one):
+        if one["Name"] == "launch-time":
+            return any(fnmatch(self.launched[instance_id], value) for value in one["Values"])
         facts = {
             "instance-id": instance_id,
             "instance-state-name": self.states[instance_id],
@@ -78,3 +84,19 @@ def test_the_frequent_look_at_many_asks_for_those_that_do_not_run_alone(fleet, e
 
     assert see(fleet, list(ec2.tags), all_states=False) == {"i-3"}
     assert len(ec2.filters) == 1
+
+
+def test_the_frequent_look_at_many_spares_those_launched_long_before_any_of_them(fleet, ec2):
+    """They are dead for up to an hour and shown in each look; the full one shows them all the same."""
+    ec2.tags["i-old"] = {TAG_ENVIRONMENT: "prod"}
+    ec2.launched["i-old"] = "2026-03-01T11:30:00.000Z"
+    ec2.states |= {"i-old": "terminated", "i-3": "terminated"}
+    noon = 1_772_366_400.0  # 2026-03-01T12:00:00Z
+
+    found = fleet.observe(list(ec2.tags), all_states=False, launched_at=[noon + 5])
+
+    assert {machine.instance_id for machine in found} == {"i-3"}
+    assert {one["Name"] for one in ec2.filters[0]} == {
+        f"tag:{TAG_ENVIRONMENT}", "instance-state-name", "launch-time",
+    }  # fmt: skip
+    assert "i-old" in see(fleet, list(ec2.tags))

@@ -4,12 +4,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, find_launch_minutes
-from airflow_ephemeral_ec2.hooks.launch_rate import Turnstile
-from airflow_ephemeral_ec2.hooks.parallel import in_threads
-from airflow_ephemeral_ec2.model.queue import EntryState, Stage, recall
+from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
+from airflow_ephemeral_ec2.hooks.parallel import in_threads, one_by_one
+from airflow_ephemeral_ec2.model.queue import PACED, EntryState, Stage, recall
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
-from tests.unit.hooks.scripted import refusal
+from tests.unit.hooks.scripted import name_of, refusal
 
 
 def test_calls_begin_in_order_though_the_first_is_the_slowest_to_get_ready():
@@ -63,8 +64,6 @@ def test_one_that_leaves_without_a_call_holds_nobody_up():
 def test_the_refusal_of_an_offering_holds_for_those_launched_at_the_same_time(
     store, fleet, clock, submit
 ):
-    from airflow_ephemeral_ec2.hooks.controller import Controller  # noqa: PLC0415
-
     controller = Controller(store, lambda *_: fleet, in_parallel=in_threads)
     for letter in "abc":
         submit(letter * 40, instance_types=["m7i.large", "m6i.large"], subnets=["subnet-0a1"])
@@ -114,6 +113,40 @@ def test_who_is_promoted_while_launches_are_paced_is_launched_next(
 
     assert len(fleet.requests) == 6
     assert controller.machine_of(f"{'7' * 40}-a1") == "i-5"
+
+
+def test_who_waits_for_its_turn_is_told_so_once(controller, submit, clock):
+    names = [name_of(submit(f"{number:040d}")) for number in range(8)]
+    controller.tick()
+    clock.at += 0.5
+    controller.tick()
+
+    told = [[line for line in controller.story_of(name) if PACED in line] for name in names]
+
+    assert told == [[]] * 5 + [[f"{PACED}, {ahead} before this one"] for ahead in (1, 2, 3)]
+
+
+def test_no_more_than_eight_are_launched_at_the_same_time(store, fleet, clock, submit):
+    """However many EC2 would take: launches need a few threads, not one each."""
+    at_once = []
+
+    def in_parallel(function, items):
+        at_once.append(len(list(items)))
+        return one_by_one(function, items)
+
+    controller = Controller(store, lambda *_: fleet, in_parallel=in_parallel)
+    place = submit("f" * 40)
+    controller._launching._rates["aws_default", place.spec.region] = LaunchRate(
+        burst=1_000.0, monotonic=clock.now
+    )
+    for number in range(19):
+        submit(f"{number:040d}")
+    controller.tick()
+    at_once.clear()
+    controller.launch()
+
+    assert len(fleet.requests) == 16
+    assert max(at_once) == 8
 
 
 def test_whom_ec2_may_have_been_asked_for_keeps_its_room():

@@ -349,6 +349,43 @@ def test_waiting_for_the_launch_ends_with_the_machine():
     assert (ending.outcome, ending.instance_id) == (None, "i-1")
 
 
+@pytest.mark.parametrize(
+    ("is_expected", "seconds"), [(False, [3.6] * 5), (True, [1.8] * 3 + [3.6] * 2)]
+)
+def test_passes_are_spread_and_a_few_come_sooner_where_an_end_is_expected(
+    outcome, monkeypatch, is_expected, seconds
+):
+    controller = ScriptedController(*[{}] * 5, {"a": outcome})
+    controller.expects_end = lambda within: is_expected
+    paused = []
+
+    async def pause(_task, _controller, seconds):
+        paused.append(seconds)
+
+    monkeypatch.setattr(ControllerTask, "_pause", pause)
+    monkeypatch.setattr(waiting.random, "random", lambda: 0.0)
+
+    asyncio.run(ControllerTask(lambda: controller, 4.0).wait("a", print))
+
+    assert paused[:5] == pytest.approx(seconds)
+
+
+def test_launches_go_on_between_two_passes(outcome, monkeypatch):
+    monkeypatch.setattr(waiting, "LAUNCH_SECONDS", 0.01)
+    controller, launched = ScriptedController({}, {"a": outcome}), []
+    controller.has_launches = True
+
+    def launch():
+        launched.append(len(controller.asked))
+        controller.has_launches = len(launched) < 3
+
+    controller.launch = launch
+
+    asyncio.run(ControllerTask(lambda: controller, 1.0).wait("a", print))
+
+    assert launched == [1, 1, 1]
+
+
 def test_a_worker_runs_the_same_controller(outcome):
     controller = ScriptedController({}, AwsUnavailableError("list", "timeout"), {"a": outcome})
     slept = []
