@@ -1,7 +1,7 @@
 """Many reads at once, by a few threads that end with them."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -54,7 +54,21 @@ def while_leased(
 
     :param keep_lease: renews it when it is time; what it renews must not change meanwhile
     """
-    given, answered = list(items), threading.Semaphore(0)
+    given, found = list(items), list[_Found]()
+    # As many at a time as leave one of the threads to the lease.
+    for start in range(0, len(given), THREADS - 1):
+        some = given[start : start + THREADS - 1]
+        found += _call_while_leased(in_parallel, keep_lease, function, some)
+    return found
+
+
+def _call_while_leased(
+    in_parallel: Parallel,
+    keep_lease: Callable[[], object],
+    function: Callable[[_Item], _Found],
+    given: Sequence[_Item],
+) -> list[_Found]:
+    answered = threading.Semaphore(0)
     found: dict[int, _Found] = {}
 
     def call(number: int) -> None:

@@ -49,3 +49,14 @@ def test_all_answers_come_while_the_lease_is_kept(in_parallel, count):
     found = while_leased(in_parallel, lambda: None, lambda number: -number, range(count))
 
     assert found == [-number for number in range(count)]
+
+
+def test_the_lease_is_looked_at_however_many_hang():
+    """They all do when EC2 has an outage, for longer than a lease is good for."""
+    is_looked_at = threading.Event()
+
+    found = while_leased(
+        in_threads, is_looked_at.set, lambda _: is_looked_at.wait(10), range(3 * THREADS)
+    )
+
+    assert all(found)
