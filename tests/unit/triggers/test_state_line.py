@@ -87,16 +87,20 @@ def test_an_outage_is_shown_until_it_is_over_and_then_what_was_waited_for():
 
 
 def test_what_happens_while_the_first_line_is_written_is_shown_too():
-    page = Page()
+    page, told = Page(), []
 
     async def story():
         state = show(page)
-        page.seen = lambda: None if page.seen_launch else state.tell("launched i-1")
-        page.seen_launch = False
+
+        def launch():
+            if not told:
+                state.tell("launched i-1")
+                told.append(True)
+
+        page.seen = launch
         async with state.showing():
             state.tell("queued: first in line")
-            await until(lambda: page.lines)
-            page.seen_launch = True
+            await until(lambda: told)
 
     asyncio.run(story())
     assert page.lines == ["queued: first in line", "launched i-1"]
