@@ -695,8 +695,8 @@ SEEDED_BUGS = (
     SeededBug(
         "a machine without tags is not looked up",
         "hooks/fleet.py",
-        "            if all_states:\n                # Somebody",
-        "            if False:\n                # Somebody",
+        "set(instance_ids) if all_states else ending or ()",
+        "ending or ()",
         ("tests/unit/hooks/test_fleet.py",),
     ),
     SeededBug(
@@ -1042,5 +1042,19 @@ SEEDED_BUGS = (
         " and found.name not in history.stale",
         "",
         ("tests/unit/model/test_order.py",),
+    ),
+    SeededBug(
+        "who is ending when the dead are left out is not seen dead",
+        "hooks/looking.py",
+        "ending=health.ending & machines.keys() if is_sparing else None,",
+        "ending=() if is_sparing else None,",
+        ("tests/unit/hooks/test_looking.py",),
+    ),
+    SeededBug(
+        "the dead of an hour are shown in each look",
+        "model/sweep.py",
+        "return now + SPARING_SECONDS if shown.others > CROWD else until",
+        "return until",
+        ("tests/unit/hooks/test_looking.py",),
     ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,20 +17,22 @@ from airflow_ephemeral_ec2.model.image import read_image
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_ENVIRONMENT, TAG_JOBKEY
 from airflow_ephemeral_ec2.model.spec import ImageFacts, InstanceFacts
+from airflow_ephemeral_ec2.model.sweep import (
+    ALIVE,
+    ENDING,
+    MAX_FILTER_VALUES,
+    NOT_RUNNING,
+    Shown,
+    find_launch_minutes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow_ephemeral_ec2.hooks.clients import Clients
 
 log = logging.getLogger(__name__)
 _Taken = TypeVar("_Taken")
-MAX_FILTER_VALUES = 200
-"""EC2's limit per filter (EC2 API reference, "Filtering")."""
-MINUTES_AROUND = (-2, -1, 0, 1)
-"""EC2's launch time is not the moment of its answer."""
-NOT_RUNNING = ("shutting-down", "terminated", "stopping", "stopped")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Fleet:
         *,
         all_states: bool,
         launched_at: Iterable[float] = (),
-    ) -> list[Observation]:
+        ending: Collection[str] | None = None,
+    ) -> Shown:
         """
         Look at machines by id: all of them, or only those that are not running any more.
 
@@ -123,40 +125,54 @@ class Fleet:
 
         :param launched_at: when they were launched (seconds since 1970), as far as it is known;
             spares the frequent look at many machines those that are dead for long
+        :param ending: a frequent look at many asks for these by id, and of all others only for
+            those that are ending: it is spared all that are dead
         """
-        states: list[dict[str, Any]] = (
-            [] if all_states else [{"Name": "instance-state-name", "Values": list(NOT_RUNNING)}]
-        )
-        if len(instance_ids) > MAX_FILTER_VALUES:
-            by_tag = {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
-            minutes = [] if all_states else find_launch_minutes(launched_at)
+        states = _in_states(NOT_RUNNING)
+        if len(instance_ids) <= MAX_FILTER_VALUES:
+            return Shown(self._look_up(instance_ids, [] if all_states else [states]))
+        filters: list[dict[str, Any]] = [
+            {"Name": f"tag:{TAG_ENVIRONMENT}", "Values": [self._environment]}
+        ]
+        if all_states:
+            # The dead are looked up by their ids: no others are shown.
+            filters.append(_in_states(ALIVE))
+        elif ending is not None:
+            filters.append(_in_states(ENDING))
+        else:
+            minutes = find_launch_minutes(launched_at)
             recent = [{"Name": "launch-time", "Values": minutes}] if minutes else []
-            wanted = set(instance_ids)
-            found = self._describe([by_tag, *states, *recent], wanted)
-            if all_states:
-                # Somebody may have taken the tag away; the machine runs on.
-                found += self._look_up(sorted(wanted - {o.instance_id for o in found}))
-            return found
-        return self._look_up(instance_ids, states)
+            filters += [states, *recent]
+        return self._sweep(filters, set(instance_ids) if all_states else ending or (), instance_ids)
+
+    def _sweep(
+        self, filters: list[dict[str, Any]], needed: Collection[str], wanted: Collection[str]
+    ) -> Shown:
+        """Look by filters, and by id at those of ``needed`` that are not shown; they may be dead."""
+        names, others = set(wanted), 0
+
+        def take(instance: Mapping[str, Any], owner: str) -> Observation | None:
+            nonlocal others
+            if instance["InstanceId"] in names:
+                return self._observe(instance, owner)
+            others += 1
+            return None
+
+        found = self._describe_each(filters, take)
+        missing = set(needed).difference(one.instance_id for one in found)
+        return Shown(found + self._look_up(sorted(missing)), others)
 
     def _look_up(
-        self, instance_ids: Sequence[str], states: Sequence[dict[str, Any]] = ()
+        self, instance_ids: Sequence[str], filters: Sequence[dict[str, Any]] = ()
     ) -> list[Observation]:
         found = []
         for at in range(0, len(instance_ids), MAX_FILTER_VALUES):
             some = list(instance_ids[at : at + MAX_FILTER_VALUES])
-            found += self._describe([{"Name": "instance-id", "Values": some}, *states])
+            found += self._describe([{"Name": "instance-id", "Values": some}, *filters])
         return found
 
-    def _describe(
-        self, filters: list[dict[str, Any]], wanted: AbstractSet[str] | None = None
-    ) -> list[Observation]:
-        def take(instance: Mapping[str, Any], owner: str) -> Observation | None:
-            if wanted is not None and instance["InstanceId"] not in wanted:
-                return None
-            return self._observe(instance, owner)
-
-        return self._describe_each(filters, take)
+    def _describe(self, filters: list[dict[str, Any]]) -> list[Observation]:
+        return self._describe_each(filters, self._observe)
 
     def _describe_each(
         self,
@@ -314,27 +330,12 @@ class Fleet:
         return found
 
 
+def _in_states(states: Sequence[str]) -> dict[str, Any]:
+    return {"Name": "instance-state-name", "Values": list(states)}
+
+
 def partition_of(region: str) -> str:
     """Name the AWS partition of a region."""
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
-
-
-def find_launch_minutes(launched_at: Iterable[float]) -> list[str]:
-    """
-    Name the minutes in which machines were launched, for the filter ``launch-time``.
-
-    Hours or days where there are too many minutes for one filter; nothing where even that is too
-    much. The filter takes wildcards (EC2 API reference, "DescribeInstances").
-    """
-    moments = {
-        datetime.fromtimestamp(seconds + 60 * around, UTC)
-        for seconds in launched_at
-        for around in MINUTES_AROUND
-    }
-    for form in ("%Y-%m-%dT%H:%M:*", "%Y-%m-%dT%H:*", "%Y-%m-%dT*"):
-        names = sorted({moment.strftime(form) for moment in moments})
-        if len(names) <= MAX_FILTER_VALUES:
-            return names
-    return []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import AwsError
 from airflow_ephemeral_ec2.hooks.parallel import while_leased
+from airflow_ephemeral_ec2.model.sweep import spares_until
 from airflow_ephemeral_ec2.model.watch import pause_after
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class _Health:
     not_before: float = 0.0
     swept_at: float = 0.0
     impaired: frozenset[str] = field(default_factory=frozenset)
+    ending: frozenset[str] = field(default_factory=frozenset)
+    """Machines that the last look showed as not running."""
+    spares_until: float = 0.0
+    """Frequent looks leave out what was dead before."""
 
 
 class Looking:
@@ -105,14 +110,18 @@ class Looking:
     def _ask(self, place: Place, machines: Mapping[str, str], now: float) -> Sight:
         health, fleet = self._places[place], self._fleet_for(*place)
         is_full = now - health.swept_at >= FULL_SWEEP_SECONDS
-        entries = self._ledger.entries
-        seen = fleet.observe(
+        entries, is_sparing = self._ledger.entries, now < health.spares_until
+        shown = fleet.observe(
             list(machines),
             all_states=is_full,
             launched_at=[entries[name].launched_at or now for name in machines.values()],
+            ending=health.ending & machines.keys() if is_sparing else None,
         )
+        health.ending = shown.not_running
+        if not is_full and not is_sparing:
+            health.spares_until = spares_until(shown, now, health.spares_until)
         impaired = self._find_impaired(fleet) if is_full else health.impaired
-        return Sight(fleet, machines, is_full, seen, impaired)
+        return Sight(fleet, machines, is_full, shown.machines, impaired)
 
     def _find_impaired(self, fleet: Fleet) -> frozenset[str]:
         try:

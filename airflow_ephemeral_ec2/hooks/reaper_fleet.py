@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from airflow_ephemeral_ec2.exceptions import AwsError, AwsUnavailableError
 from airflow_ephemeral_ec2.hooks.aws_errors import aws_call, error_code
-from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES
 from airflow_ephemeral_ec2.model.plan import (
     TAG_ATTEMPT,
     TAG_ENVIRONMENT,
@@ -20,6 +19,7 @@ from airflow_ephemeral_ec2.model.plan import (
     TAG_PAYER,
 )
 from airflow_ephemeral_ec2.model.reap import SeenMachine
+from airflow_ephemeral_ec2.model.sweep import MAX_FILTER_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

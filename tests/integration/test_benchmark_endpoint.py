@@ -8,7 +8,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from airflow_ephemeral_ec2.hooks.fleet import find_launch_minutes
+from airflow_ephemeral_ec2.model.sweep import find_launch_minutes
 from benchmarks.endpoint.throttle import EC2_BUCKETS
 from benchmarks.endpoint_process import BUCKET, fake_aws
 

@@ -302,7 +302,7 @@ def test_O4_one_unknown_id_does_not_hide_the_others(engine):
     controller = engine.launch(opened)
     machine = controller.machine_of(opened.name)
 
-    seen = engine.fleet.observe([machine, "i-0123456789abcdef0"], all_states=True)
+    seen = engine.fleet.observe([machine, "i-0123456789abcdef0"], all_states=True).machines
 
     assert [one.instance_id for one in seen] == [machine]
     assert engine.wait(opened, controller).outcome == "succeeded"

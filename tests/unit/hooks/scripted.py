@@ -13,6 +13,7 @@ from airflow_ephemeral_ec2.hooks.fleet import ConsoleOutput
 from airflow_ephemeral_ec2.model.outcome import Observation
 from airflow_ephemeral_ec2.model.plan import TAG_ATTEMPT, TAG_JOBKEY, plan_entry
 from airflow_ephemeral_ec2.model.queue import Stage
+from airflow_ephemeral_ec2.model.sweep import Shown
 
 
 class ScriptedFleet:
@@ -57,9 +58,9 @@ class ScriptedFleet:
             arn=f"arn:aws:ec2:us-east-1:1:instance/{instance_id}",
         )
 
-    def observe(self, instance_ids, *, all_states, launched_at=()):
+    def observe(self, instance_ids, *, all_states, launched_at=(), ending=None):
         found = [self.machines[i] for i in instance_ids if i in self.machines]
-        return [o for o in found if all_states or o.state not in ("pending", "running")]
+        return Shown([o for o in found if all_states or o.state not in ("pending", "running")])
 
     def find_attempt(self, jobkey, attempt):
         """Find by tags; machines that no request made belong to whoever asks."""

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, Fleet
+from airflow_ephemeral_ec2.hooks.fleet import Fleet
 from airflow_ephemeral_ec2.model.plan import TAG_ENVIRONMENT
+from airflow_ephemeral_ec2.model.sweep import MAX_FILTER_VALUES
 
 
 class TaggedEC2:
@@ -56,7 +57,7 @@ def fleet(ec2):
 
 
 def see(fleet, ids, *, all_states=True):
-    return {machine.instance_id for machine in fleet.observe(ids, all_states=all_states)}
+    return {one.instance_id for one in fleet.observe(ids, all_states=all_states).machines}
 
 
 def test_K10_a_machine_that_has_lost_its_tags_is_seen_among_many(fleet, ec2):
@@ -93,10 +94,40 @@ def test_the_frequent_look_at_many_spares_those_launched_long_before_any_of_them
     ec2.states |= {"i-old": "terminated", "i-3": "terminated"}
     noon = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 
-    found = fleet.observe(list(ec2.tags), all_states=False, launched_at=[noon + 5])
+    found = fleet.observe(list(ec2.tags), all_states=False, launched_at=[noon + 5]).machines
 
     assert {machine.instance_id for machine in found} == {"i-3"}
     assert {one["Name"] for one in ec2.filters[0]} == {
         f"tag:{TAG_ENVIRONMENT}", "instance-state-name", "launch-time",
     }  # fmt: skip
     assert "i-old" in see(fleet, list(ec2.tags))
+
+
+def test_a_look_at_many_counts_the_dead_of_others(fleet, ec2):
+    for number in range(7):
+        ec2.tags[f"i-old-{number}"] = {TAG_ENVIRONMENT: "prod"}
+        ec2.states[f"i-old-{number}"] = "terminated"
+        ec2.launched[f"i-old-{number}"] = "2026-03-01T12:00:05.000Z"
+    mine = [one for one in ec2.tags if not one.startswith("i-old")]
+
+    assert fleet.observe(mine, all_states=False).others == 7
+    assert fleet.observe(mine, all_states=True).others == 0
+    sparing = fleet.observe(mine, all_states=False, ending=())
+    assert (sparing.machines, sparing.others) == ([], 0)
+
+
+def test_a_look_that_is_spared_the_dead_sees_who_ends_and_who_was_ending(fleet, ec2):
+    ec2.states |= {
+        "i-1": "shutting-down",
+        "i-2": "terminated",
+        "i-3": "stopped",
+        "i-4": "terminated",
+    }
+
+    shown = fleet.observe(list(ec2.tags), all_states=False, ending={"i-2", "i-3"})
+
+    assert {one.instance_id: one.state for one in shown.machines} == {
+        "i-1": "shutting-down", "i-2": "terminated", "i-3": "stopped",
+    }  # fmt: skip
+    assert shown.not_running == {"i-1", "i-2", "i-3"}
+    assert see(fleet, list(ec2.tags)) == set(ec2.tags)

@@ -79,7 +79,7 @@ def test_machines_are_read_without_collections():
     ec2 = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
     fleet = Fleet(SimpleNamespace(ec2=ec2), "prod", "us-east-1")
 
-    found = fleet.observe(["i-0", "i-1"], all_states=True)
+    found = fleet.observe(["i-0", "i-1"], all_states=True).machines
 
     assert [machine.instance_id for machine in found] == ["i-0", "i-1"]
     assert was_on == [False, False]

@@ -5,11 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from airflow_ephemeral_ec2.hooks.controller import Controller
-from airflow_ephemeral_ec2.hooks.fleet import MAX_FILTER_VALUES, find_launch_minutes
 from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
 from airflow_ephemeral_ec2.hooks.parallel import in_threads, one_by_one
 from airflow_ephemeral_ec2.model.queue import PACED, EntryState, Stage, recall
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
+from airflow_ephemeral_ec2.model.sweep import MAX_FILTER_VALUES, find_launch_minutes
 from tests.unit.hooks.scripted import name_of, refusal
 
 

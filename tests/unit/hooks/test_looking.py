@@ -11,6 +11,7 @@ from airflow_ephemeral_ec2.hooks.looking import FULL_SWEEP_SECONDS
 from airflow_ephemeral_ec2.hooks.parallel import in_threads, one_by_one
 from airflow_ephemeral_ec2.hooks.queue_ledger import LEASE_SECONDS
 from airflow_ephemeral_ec2.model.outcome import Outcome
+from airflow_ephemeral_ec2.model.sweep import CROWD, SPARING_SECONDS, Shown
 from tests.unit.hooks.scripted import ScriptedFleet, name_of, report, wait_until
 
 POLL_SECONDS = 4.0
@@ -26,13 +27,20 @@ class Region(ScriptedFleet):
         self.asked: list[tuple[float, bool]] = []
         self.error: Exception | None = None
         self.while_asked = lambda: None
+        self.others = 0
+        self.endings: list = []
 
-    def observe(self, instance_ids, *, all_states, launched_at=()):
+    def observe(self, instance_ids, *, all_states, launched_at=(), ending=None):
         self.asked.append((self._clock.at, all_states))
         self.while_asked()
         if self.error is not None:
             raise self.error
-        return super().observe(instance_ids, all_states=all_states)
+        self.endings.append(None if ending is None else set(ending))
+        shown = super().observe(instance_ids, all_states=all_states)
+        if ending is None:
+            return Shown(shown.machines, 0 if all_states else self.others)
+        # As EC2 would: of the dead only those that are asked for.
+        return Shown([o for o in shown.machines if o.instance_id in ending or not o.is_dead])
 
 
 @pytest.fixture
@@ -180,3 +188,43 @@ def test_a_place_that_cannot_be_asked_does_not_keep_the_dead_of_another_from_the
     outcome = controller.follow([name_of(jobs[US])])[name_of(jobs[US])]
 
     assert outcome.outcome is Outcome.SUCCEEDED
+
+
+# -- the dead of an hour -----------------------------------------------------------------------
+
+
+def test_frequent_looks_leave_the_dead_out_for_ten_minutes_where_they_are_many(
+    make_controller, regions, jobs, clock
+):
+    controller = make_controller()
+    controller.tick()
+    regions[US].others = CROWD + 1
+    regions[EU].others = CROWD
+
+    make_passes(controller, clock, 2 * SPARING_SECONDS)
+
+    looks = zip(regions[US].asked, regions[US].endings, strict=True)
+    inclusive = [at for (at, is_full), ending in looks if not is_full and ending is None]
+    assert [later - at for at, later in itertools.pairwise(inclusive)] == [SPARING_SECONDS]
+    assert set(map(str, regions[EU].endings)) == {"None"}
+
+
+def test_who_ends_while_the_dead_are_left_out_is_heard_at_once(
+    make_controller, regions, jobs, clock, store
+):
+    controller = make_controller()
+    controller.tick()
+    regions[US].others = CROWD + 1
+    make_passes(controller, clock, 2 * POLL_SECONDS)
+    name, machine = name_of(jobs[US]), controller.machine_of(name_of(jobs[US]))
+    report(store, jobs[US], machine)
+
+    regions[US].set(machine, "shutting-down")
+    make_passes(controller, clock, POLL_SECONDS)
+    assert store.read_outcome(jobs[US].jobkey, 1) is None
+    regions[US].set(machine, "terminated")
+    make_passes(controller, clock, POLL_SECONDS)
+
+    assert regions[US].endings[-1] == {machine}
+    assert store.read_outcome(jobs[US].jobkey, 1).outcome is Outcome.SUCCEEDED
+    assert name not in controller._ledger.entries
