@@ -151,22 +151,7 @@ def running_objects(jobs: list[Job]) -> Iterator[dict[str, object]]:
         lock = {"instance_id": job.instance_id, "nonce": record.nonce, "arn": job.arn}
         key = contract.start_lock_key(ENVIRONMENT, record.jobkey, 1, record.nonce)
         yield {"key": key, "body": json.dumps(lock)}
-        yield {
-            "instance_id": job.instance_id,
-            "instance_type": TYPE,
-            "subnet": record.placements[0].subnet,
-            "token": record.placements[0].client_token,
-            "tags": {
-                "Name": f"{ENVIRONMENT}/{record.spec.payer}/{record.spec.job}",
-                "CostCenter": "4711",
-                TAG_ENVIRONMENT: ENVIRONMENT,
-                TAG_JOBKEY: record.jobkey,
-                TAG_ATTEMPT: "1",
-                TAG_PAYER: record.spec.payer,
-                TAG_JOB: record.spec.job,
-                TAG_MAX_LIFETIME: str(record.spec.max_lifetime_seconds),
-            },
-        }
+        yield _instance_of(job)
     entries = {
         job.name: EntryState(
             sequence=number,
@@ -182,6 +167,33 @@ def running_objects(jobs: list[Job]) -> Iterator[dict[str, object]]:
     }
     state = QueueState(revision="seeded", next_sequence=len(jobs) + 1, entries=entries)
     yield {"key": f"{ENVIRONMENT}/queue-state.json", "body": state.model_dump_json()}
+
+
+def dead_objects(jobs: list[Job]) -> Iterator[dict[str, object]]:
+    """Lay instances that are dead and still shown, launched in the same minutes as the living."""
+    for job in jobs:
+        reason = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown")
+        yield _instance_of(job) | {"state": "terminated", "reason": reason}
+
+
+def _instance_of(job: Job) -> dict[str, object]:
+    record = job.record
+    return {
+        "instance_id": job.instance_id,
+        "instance_type": TYPE,
+        "subnet": record.placements[0].subnet,
+        "token": record.placements[0].client_token,
+        "tags": {
+            "Name": f"{ENVIRONMENT}/{record.spec.payer}/{record.spec.job}",
+            "CostCenter": "4711",
+            TAG_ENVIRONMENT: ENVIRONMENT,
+            TAG_JOBKEY: record.jobkey,
+            TAG_ATTEMPT: "1",
+            TAG_PAYER: record.spec.payer,
+            TAG_JOB: record.spec.job,
+            TAG_MAX_LIFETIME: str(record.spec.max_lifetime_seconds),
+        },
+    }
 
 
 def report_of(job: Job) -> dict[str, str]:

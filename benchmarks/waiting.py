@@ -21,7 +21,7 @@ from benchmarks.endpoint_process import fake_aws
 from benchmarks.environment import peers_python
 from benchmarks.machine import describe_machine
 from benchmarks.measuring import Plan, measure
-from benchmarks.records import VCPUS, open_objects, plan_jobs, running_objects
+from benchmarks.records import VCPUS, dead_objects, open_objects, plan_jobs, running_objects
 from benchmarks.scale_report import keep_rows, write_report
 from benchmarks.subjects import SUBJECTS, Subject
 
@@ -46,6 +46,16 @@ class Case:
     running: int | None = None
     """So many of the jobs have a machine, and there is no room for the others; None: all."""
     is_throttled: bool = False
+    dead: int = 0
+    """Machines of the last hour that EC2 still shows."""
+
+    @property
+    def title(self) -> str:
+        """The subject, and what is special."""
+        kind = ", EC2 throttles" if self.is_throttled else ""
+        if self.running is not None:
+            kind = f", {self.running} running and the rest queued"
+        return self.subject + kind + (f", beside {self.dead:,} dead" if self.dead else "")
 
 
 def run_case(case: Case) -> dict[str, Any]:
@@ -60,6 +70,7 @@ def run_case(case: Case) -> dict[str, Any]:
         folder, jobs = Path(name), plan_jobs(case.jobs)
         limit = None if case.running is None else running * VCPUS
         items = [*open_objects(jobs, limit), *running_objects(jobs[:running])]
+        items += dead_objects(plan_jobs(case.dead))
         endpoint.load(folder / "load.jsonl", items)
         if case.is_throttled:
             endpoint.ask("throttle", buckets=EC2_BUCKETS)
@@ -78,10 +89,9 @@ def python_for(subject: Subject) -> str:
 
 def show(case: Case, numbers: dict[str, Any]) -> None:
     """Print a line as soon as it is known; on stderr, for a long run's spectator."""
-    kind = "throttled" if case.is_throttled else "queued" if case.running is not None else "running"
     names = ("calls_per_min", "cpu_s_per_min", "rss_mb", "detect_p50_s", "detect_p99_s", "failed")
     shown = ", ".join(f"{name} {numbers.get(name)}" for name in (*names, "longest_block_s"))
-    print(f"{case.subject}, {case.jobs} {kind}: {shown}", file=sys.stderr, flush=True)
+    print(f"{case.jobs} {case.title}: {shown}", file=sys.stderr, flush=True)
 
 
 def run_together(cases: list[Case]) -> dict[str, dict[str, Any]]:
@@ -113,7 +123,7 @@ def throttled_cases(names: list[str], plan: Plan) -> list[Case]:
 
 
 def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
-    """Measure ours at each size, peers as far as memory goes; a queue; EC2 throttling 300."""
+    """Measure ours at each size, peers as far as memory goes; and the special cases."""
     cases = [
         Case(name, jobs, FULL)
         for jobs in sizes
@@ -122,12 +132,12 @@ def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
     ]
     if "ours" in names:
         cases.append(Case("ours", max(sizes), FULL, running=min(100, max(sizes) // 2)))
+        # Machines that live for half an hour each leave so many dead that are shown for an hour.
+        some = min(1_000, max(sizes))
+        cases.append(Case("ours", some, FULL, dead=2 * some))
     for case in [*cases, *throttled_cases(names, FULL)]:
         load = describe_machine()["load_before"]
-        kind = ", EC2 throttles" if case.is_throttled else ""
-        if case.running is not None:
-            kind = f", {case.running} running and the rest queued"
-        yield {"subject": case.subject + kind, "load_before": load, **run_case(case)}
+        yield {"subject": case.title, "load_before": load, **run_case(case)}
 
 
 def main() -> None:
