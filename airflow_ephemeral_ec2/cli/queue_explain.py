@@ -13,7 +13,7 @@ from airflow_ephemeral_ec2.hooks.parallel import in_threads
 from airflow_ephemeral_ec2.model.admission import limits_of
 from airflow_ephemeral_ec2.model.order import DatedKey, dependencies_of
 from airflow_ephemeral_ec2.model.plain_text import printable
-from airflow_ephemeral_ec2.model.queue import PACED, Stage
+from airflow_ephemeral_ec2.model.queue import Stage, describe_launch
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction
 from airflow_ephemeral_ec2.model.queue_view import explain_ahead, view_queue
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_ephemeral_ec2.cli.terminal import Terminal
     from airflow_ephemeral_ec2.hooks.queue_reader import QueueReader
-    from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry
+    from airflow_ephemeral_ec2.model.queue import QueueEntry
     from airflow_ephemeral_ec2.model.queue_orders import OrderTarget
     from airflow_ephemeral_ec2.model.queue_view import PoolTable, QueueRow, QueueView
     from airflow_ephemeral_ec2.model.spec import Limits
@@ -94,21 +94,11 @@ def _ago(view: QueueView, at: float) -> str:
     return f"{short_duration(max(view.snapshot.now - at, 0.0))} ago"
 
 
-def _say_launch(state: EntryState) -> str:
-    """Say what keeps an admitted attempt from its launch; the word is what its task was told last."""
-    if state.is_asked or not state.word:
-        return "being launched"
-    if state.word.startswith(PACED):
-        # How many were before it counted when it was told.
-        return PACED.removeprefix("admitted; ")
-    return state.word.removeprefix("queued: ")
-
-
 def _say_now(view: QueueView, entry: QueueEntry, row: QueueRow | None) -> str:
+    state = view.queue.states[entry.name]
+    if state.stage is Stage.ADMITTED and (row is None or row.wait is None):
+        return f"admitted {_ago(view, state.admitted_at or 0.0)}, {describe_launch(state)}"
     if row is None:
-        state = view.queue.states[entry.name]
-        if state.stage is Stage.ADMITTED:
-            return f"admitted {_ago(view, state.admitted_at or 0.0)}, {_say_launch(state)}"
         ending = ", shutting down" if state.is_ending else ""
         since = _ago(view, state.launched_at or 0.0)
         return f"launched {since}: {state.instance_id}, {state.vcpus} vCPU{ending}"

@@ -98,12 +98,13 @@ class QueueStore(Bucket):
     def write_order(self, order: QueueOrder) -> bool:
         """Hold or promote a job; False when somebody has ordered the same before."""
         body = order.model_dump_json().encode()
+        if self.read_order(order.key) is not None:
+            return False
+        # First: nothing may be held of which nobody knows who did it.
+        self.record_order(order)
         is_new = self.write_new(self._entry_key(_ORDERS + order.key), body)
         # An answer that was lost is repeated by botocore, and S3 then finds our own object.
-        is_new = is_new or self.read_order(order.key) == order
-        if is_new:
-            self.record_order(order)
-        return is_new
+        return is_new or self.read_order(order.key) == order
 
     def read_order(self, key: str) -> QueueOrder | None:
         """Read an order; one that cannot be read still counts, as nobody's."""

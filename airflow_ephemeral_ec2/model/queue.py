@@ -140,6 +140,16 @@ PACED = "admitted; launches are paced at EC2's rate"
 """Of whom has room and waits for its turn to be launched."""
 
 
+def describe_launch(state: EntryState) -> str:
+    """Say what keeps an admitted attempt from its launch; the word is what its task was told last."""
+    if state.is_asked or not state.word:
+        return "being launched"
+    if state.word.startswith(PACED):
+        # How many were before it counted when it was told.
+        return PACED.removeprefix("admitted; ")
+    return state.word.removeprefix("queued: ")
+
+
 def describe_state(state: EntryState) -> str:
     """Say how far an open attempt is, for a task that follows it from afar; empty: nothing new."""
     if state.stage is Stage.LAUNCHED and state.instance_id:

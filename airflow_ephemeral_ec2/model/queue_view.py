@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_ephemeral_ec2.model.admission import (  # fmt: skip
@@ -15,7 +15,14 @@ from airflow_ephemeral_ec2.model.admission import (  # fmt: skip
     name_limits,
     rank,
 )
-from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, QueueState, Stage
+from airflow_ephemeral_ec2.model.queue import (
+    EntryState,
+    QueueEntry,
+    QueueState,
+    Stage,
+    describe_launch,
+    recall,
+)
 from airflow_ephemeral_ec2.model.queue_forming import form_queue
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction, QueueOrder
 from airflow_ephemeral_ec2.model.spec import Limits
@@ -41,7 +48,7 @@ class QueueSnapshot:
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One waiting entry."""
+    """One waiting entry, or one that is admitted and not asked for yet."""
 
     entry: QueueEntry
     place: int | None
@@ -98,7 +105,11 @@ def view_queue(snapshot: QueueSnapshot) -> QueueView:
     queue, limits = form_queue(
         snapshot.entries, snapshot.state, snapshot.orders, snapshot.obstacles
     )
-    admission = admit(queue, limits, snapshot.now)
+    taken = admit(queue, limits, snapshot.now).taken
+    # As a controller decides: whom EC2 has surely not been asked for waits again.
+    recalled = {name: recall(state) for name, state in queue.states.items()}
+    admission = admit(replace(queue, states=recalled), limits, snapshot.now)
+    admission = replace(admission, taken=taken)
     rows = _rows(snapshot, queue, admission)
     names = sorted({*limits, *rows, *(pool for pool, _ in _machines(snapshot, queue))})
     pools = tuple(_table(snapshot, queue, admission, limits, name, rows) for name in names)
@@ -200,6 +211,9 @@ def _why(snapshot: QueueSnapshot, entry: QueueEntry, wait: Wait | None, last: in
     if wait is None:
         if snapshot.lost:
             return "waits until EC2 has been asked what is out"
+        state = snapshot.state.entries[entry.name]
+        if state.stage is Stage.ADMITTED:
+            return f"admitted, {describe_launch(state)}"
         return "fits; launched at the controller's next pass"
     text = wait.reason
     held = find_held(snapshot, entry)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from airflow_ephemeral_ec2.model.admission import Because, limits_of
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.plain_text import printable
-from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage
+from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage, describe_launch
 from airflow_ephemeral_ec2.model.queue_view import (
     PoolTable,
     QueueRow,
@@ -40,18 +40,19 @@ def explain_wait(view: QueueView, name: str, refused: Sequence[str] = ()) -> str
 
 
 def _explain(view: QueueView, name: str) -> str:
+    state = view.queue.states.get(name)
+    is_admitted = state is not None and state.stage is Stage.ADMITTED
     for table in view.pools:
         for row in table.rows:
-            if row.entry.name == name:
+            if row.entry.name == name and not (is_admitted and row.wait is None):
                 return _explain_row(view, table, row)
     if name in view.snapshot.unreadable:
         return "its queue entry cannot be read any more"
-    state = view.queue.states.get(name)
     if state is None:
         return "it has left the queue meanwhile"
     if state.stage is Stage.LAUNCHED:
         return "it was launched meanwhile"
-    return f"admitted {_since(view, state.admitted_at)}, being launched"
+    return f"admitted {_since(view, state.admitted_at)}, {describe_launch(state)}"
 
 
 def _explain_row(view: QueueView, table: PoolTable, row: QueueRow) -> str:

@@ -37,12 +37,15 @@ class DoneBefore:
         None: nobody has, or this task has an attempt of its own already, to be adopted.
         """
         store, order = self._store, self._order
+        key = self._key(order.spec.job)
+        asked = store.find_by_date(key.payer, key.job, key.business_date)
+        if not asked:
+            # Before the secret is asked for: a dry run must not make a new environment.
+            return None
         jobkey = name_jobkey(store.read_secret(), store.environment, order.identity)
         if self._has_attempt(jobkey):
             return None
         part = DatedJob(jobkey, order.array_index, order.spec.array_size)
-        key = self._key(order.spec.job)
-        asked = store.find_by_date(key.payer, key.job, key.business_date)
         found = find_earlier_success(part, asked, store.read_history(key))
         return f"attempt {found.attempt} of {found.jobkey}" if found else None
 

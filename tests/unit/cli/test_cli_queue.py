@@ -310,6 +310,39 @@ def test_who_waits_for_its_turn_at_ec2s_pace_says_so(ask, admitted):
 
     assert ("ago, launches are paced at EC2's rate\n" in now) is not admitted
     assert ("being launched" in now) is admitted
+    table = ask().out
+    if admitted:
+        assert "nobody waits" in table
+    else:
+        assert "admitted, launches are paced at EC2's rate" in table
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_the_table_shows_what_the_next_decision_makes_of_who_is_admitted(
+    enqueue, store, ask, is_asked
+):
+    """Of whom EC2 was not asked, the room goes to who has come and is more important."""
+    limits = Limits(vcpus=2)
+    first, second = (
+        make_entry("1", "claims", vcpus=2, limits=limits),
+        make_entry("2", "member", priority=900, vcpus=2, limits=limits),
+    )
+    state = enqueue(first, second)
+    out = {"stage": Stage.ADMITTED, "vcpus": 2, "admitted_at": 1.0, "is_asked": is_asked}
+    changed = state.entries[first.name].model_copy(update=out | {"pool": "us-east-1/1234"})
+    state = state.model_copy(update={"entries": state.entries | {first.name: changed}})
+    assert store.write_state(state, store.read_state()[1])
+
+    rows = [" ".join(line.split()) for line in ask().out.splitlines() if "acme/" in line]
+
+    if is_asked:
+        assert len(rows) == 1
+        assert rows[0].startswith("1 acme/member")
+        assert rows[0].endswith("needs 2, 0 free; reserved")
+    else:
+        assert rows[0].endswith("fits; launched at the controller's next pass")
+        assert rows[1].startswith("2 acme/claims")
+        assert "reserved" in rows[1]
 
 
 def test_who_waits_for_its_launch_can_be_promoted(ask, admitted, store):
