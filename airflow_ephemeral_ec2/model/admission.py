@@ -192,7 +192,9 @@ class _Pool:
                 return _never(entry, resource, self._limits[resource])
         gone = self._now + entry.max_lifetime + LAUNCH_SLACK_SECONDS
         for resource in needed:
-            head = self._heads.get(resource) or self._find_keeper(resource, vcpus)
+            head = self._heads.get(resource)
+            if head is None and resource in self._keepers:
+                head = self._find_keeper(resource, vcpus)
             if head is not None and not (self._fill_gaps and gone <= head.until):
                 return self._wait(entry, resource, head)
             if self._taken[resource] + vcpus <= self._limits[resource]:
@@ -223,9 +225,7 @@ class _Pool:
 
     def _find_keeper(self, resource: str, vcpus: int) -> _Head | None:
         """Find who keeps what would be taken here; from then on it is the head of this limit."""
-        keeper = self._keepers.get(resource)
-        if keeper is None:
-            return None
+        keeper = self._keepers[resource]
         if self._taken[resource] + vcpus + keeper.kept <= self._limits[resource]:
             return None
         self._heads[resource] = keeper
