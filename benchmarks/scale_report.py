@@ -26,6 +26,7 @@ COLUMNS = {
     "watchdog_lines": "watchdog lines",
     "start_s": "start s",
     "failed": "failed",
+    "throttled_calls": "refused calls",
     "load_before": "load",
     "cpu": "processor",
 }

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FULL = Plan(warm_seconds=45, steady_seconds=60, deaths=50, deaths_seconds=45, late_seconds=120)
 QUICK = Plan(warm_seconds=10, steady_seconds=60, deaths=10, deaths_seconds=15, late_seconds=40)
 THROTTLED = ("ours", "EC2StateSensorTrigger")
+CROWDED = EC2_BUCKETS | {"Describe": (20.0, 0.2), "unfiltered": (20.0, 0.2)}
+"""The buckets are the account's: so much is left where others ask a lot, too."""
+THROTTLES = {"EC2 throttles": EC2_BUCKETS, "EC2 throttles and others ask, too": CROWDED}
 SCALE = [100, 1_000, 5_000, 10_000]
 PEERS_UP_TO = 1_000
 """More than this of the amazon provider's triggers need more memory than most machines have."""
@@ -45,14 +48,15 @@ class Case:
     plan: Plan
     running: int | None = None
     """So many of the jobs have a machine, and there is no room for the others; None: all."""
-    is_throttled: bool = False
+    throttle: str = ""
+    """One of ``THROTTLES``; empty: EC2 takes all calls."""
     dead: int = 0
     """Machines of the last hour that EC2 still shows."""
 
     @property
     def title(self) -> str:
         """The subject, and what is special."""
-        kind = ", EC2 throttles" if self.is_throttled else ""
+        kind = f", {self.throttle}" if self.throttle else ""
         if self.running is not None:
             kind = f", {self.running} running and the rest queued"
         return self.subject + kind + (f", beside {self.dead:,} dead" if self.dead else "")
@@ -72,12 +76,12 @@ def run_case(case: Case) -> dict[str, Any]:
         items = [*open_objects(jobs, limit), *running_objects(jobs[:running])]
         items += dead_objects(plan_jobs(case.dead))
         endpoint.load(folder / "load.jsonl", items)
-        if case.is_throttled:
-            endpoint.ask("throttle", buckets=EC2_BUCKETS)
+        if case.throttle:
+            endpoint.ask("throttle", buckets=THROTTLES[case.throttle])
         waits = [subject.wait(job) for job in jobs]
         plan = replace(case.plan, deaths=min(case.plan.deaths, running))
         numbers = measure(subject, waits, running, endpoint, python, plan, folder / "run")
-        if case.is_throttled:
+        if case.throttle:
             numbers["throttled_calls"] = sum(endpoint.ask("counts")["refused"].values())
     show(case, numbers)
     return {name: value for name, value in numbers.items() if value is not None}
@@ -111,15 +115,16 @@ def compare(jobs: int, names: list[str], *, is_quick: bool) -> dict[str, Any]:
     run: Callable[[list[Case]], dict[str, dict[str, Any]]]
     run = run_together if is_quick else run_in_turn
     result: dict[str, Any] = run([Case(name, jobs, plan) for name in names])
-    if throttled := throttled_cases(names, plan):
-        result["throttled"] = run(throttled)
+    for throttle in THROTTLES:
+        if throttled := throttled_cases(names, plan, throttle):
+            result[throttle] = run(throttled)
     return result
 
 
-def throttled_cases(names: list[str], plan: Plan) -> list[Case]:
-    """300 jobs awaited while EC2 gives out no more than its own buckets."""
+def throttled_cases(names: list[str], plan: Plan, throttle: str) -> list[Case]:
+    """300 jobs awaited while EC2 takes so many calls."""
     calm = replace(plan, deaths=0)
-    return [Case(name, 300, calm, is_throttled=True) for name in THROTTLED if name in names]
+    return [Case(name, 300, calm, throttle=throttle) for name in THROTTLED if name in names]
 
 
 def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
@@ -135,7 +140,9 @@ def scale(names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
         # Machines that live for half an hour each leave so many dead that are shown for an hour.
         some = min(1_000, max(sizes))
         cases.append(Case("ours", some, FULL, dead=2 * some))
-    for case in [*cases, *throttled_cases(names, FULL)]:
+    for throttle in THROTTLES:
+        cases += throttled_cases(names, FULL, throttle)
+    for case in cases:
         load = describe_machine()["load_before"]
         yield {"subject": case.title, "load_before": load, **run_case(case)}
 
