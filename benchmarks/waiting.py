@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.awake import kept_awake
 from benchmarks.endpoint.throttle import EC2_BUCKETS
 from benchmarks.endpoint_process import fake_aws
 from benchmarks.environment import peers_python
@@ -80,7 +81,8 @@ def run_case(case: Case) -> dict[str, Any]:
             endpoint.ask("throttle", buckets=THROTTLES[case.throttle])
         waits = [subject.wait(job) for job in jobs]
         plan = replace(case.plan, deaths=min(case.plan.deaths, running))
-        numbers = measure(subject, waits, running, endpoint, python, plan, folder / "run")
+        with kept_awake():
+            numbers = measure(subject, waits, running, endpoint, python, plan, folder / "run")
         if case.throttle:
             numbers["throttled_calls"] = sum(endpoint.ask("counts")["refused"].values())
     show(case, numbers)
