@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FULL = Plan(warm_seconds=45, steady_seconds=60, deaths=50, deaths_seconds=45, late_seconds=120)
 QUICK = Plan(warm_seconds=10, steady_seconds=60, deaths=10, deaths_seconds=15, late_seconds=40)
 THROTTLED = ("ours", "EC2StateSensorTrigger")
-CROWDED = EC2_BUCKETS | {"Describe": (20.0, 0.2), "unfiltered": (20.0, 0.2)}
+CROWDED = EC2_BUCKETS | {"Describe": (5.0, 0.2), "unfiltered": (5.0, 0.2)}
 """The buckets are the account's: so much is left where others ask a lot, too."""
 THROTTLES = {"EC2 throttles": EC2_BUCKETS, "EC2 throttles and others ask, too": CROWDED}
 SCALE = [100, 1_000, 5_000, 10_000]
