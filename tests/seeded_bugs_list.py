@@ -1057,4 +1057,32 @@ SEEDED_BUGS = (
         "return until",
         ("tests/unit/hooks/test_looking.py",),
     ),
+    SeededBug(
+        "who waits for one of its limits keeps no room in its others",
+        "model/admission.py",
+        "self._keep(others, vcpus, self._heads[resource])",
+        "pass",
+        ("tests/unit/model/test_admission.py",),
+    ),
+    SeededBug(
+        "a queue state that says nothing is believed",
+        "hooks/queue_store.py",
+        "return state if state.revision else QueueState(is_rebuilt=True), found[1]",
+        "return state, found[1]",
+        ("tests/unit/hooks/test_lost_queue_state.py",),
+    ),
+    SeededBug(
+        "the date before stays what it was when it was looked up",
+        "hooks/order_book.py",
+        "changed = {key, _any_date_of(key)}",
+        "changed = {key}",
+        ("tests/unit/hooks/test_order_book.py",),
+    ),
+    SeededBug(
+        "who stands by tries to launch",
+        "hooks/controller.py",
+        "        if self._ledger.is_held_elsewhere:\n            return False\n        return any(",
+        "        return any(",
+        ("tests/unit/hooks/test_standing_by.py",),
+    ),
 )

@@ -187,27 +187,27 @@ def test_a_backfill_takes_the_form_too_from_the_command_and_from_the_api(three):
     assert not [date for _, date in three.traces("bolt") if date.startswith("2026-05")]
 
 
-def test_payers_without_cron_are_backfilled_too_and_nothing_is_done_twice(three):
+def test_a_payer_that_assets_start_is_backfilled_and_nothing_is_done_twice(three):
     """An asset started echo for the first of the dates."""
-    more = "2026-06-01"
     wait_until(lambda: three.counts("echo")[DATES[0]] == (1, 1), 120, "the run that dana started")
     three.await_runs("payer_echo")
 
     three.begin_backfill("payer_echo", "none")
+    three.await_backfills("payer_echo")
+
+    assert three.counts("echo") == dict.fromkeys(DATES, (1, 1))
+
+
+def test_it_is_reprocessed_too_and_who_runs_on_request_is_backfilled(three):
+    more = "2026-06-01"
+    three.begin_backfill("payer_echo", "completed", dates=DATES[1:])
     three.begin_backfill("payer_dana", "none", dates=[more])
     three.await_backfills("payer_echo", "payer_dana")
 
-    assert three.counts("echo") == dict.fromkeys(DATES, (1, 1))
+    assert three.counts("echo", DATES[1:]) == dict.fromkeys(DATES[1:], (2, 2))
     assert len(three.traces("dana")["report", more]) == 1
     dates = {one["business_date"] for one in three.launches("dana") if one["is_backfill"]}
     assert dates == {more}
-
-
-def test_a_payer_without_cron_is_reprocessed_too(three):
-    three.begin_backfill("payer_echo", "completed", dates=DATES[1:])
-    three.await_backfills("payer_echo")
-
-    assert three.counts("echo", DATES[1:]) == dict.fromkeys(DATES[1:], (2, 2))
 
 
 # -- what a job waits for --------------------------------------------------------------------
