@@ -1085,4 +1085,11 @@ SEEDED_BUGS = (
         "        return any(",
         ("tests/unit/hooks/test_standing_by.py",),
     ),
+    SeededBug(
+        "each connection has a pace and an order of its own",
+        "hooks/launching.py",
+        "pools[name_pool(self._open.memories[name].entry, accounts)].append(name)",
+        "pools[str(place)].append(name)",
+        ("tests/unit/hooks/test_launch_order.py",),
+    ),
 )

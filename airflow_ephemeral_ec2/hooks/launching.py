@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
 from airflow_ephemeral_ec2.hooks.launcher import Launched, Launcher, Pending, Progress, Refused
+from airflow_ephemeral_ec2.model.arrivals import name_pool
 from airflow_ephemeral_ec2.model.duration import format_duration
 from airflow_ephemeral_ec2.model.lifetimes import scheduled_end
 from airflow_ephemeral_ec2.model.queue import Stage
@@ -74,23 +75,16 @@ class Launching:
         self._gave_at: dict[str, float] = {}
         """Offering -> when it gave a machine (bucket's clock)."""
         self._unusable: dict[tuple[str, str], _Unusable] = {}
-        self._rates: dict[tuple[str, str], LaunchRate] = defaultdict(
+        self._rates: dict[str, LaunchRate] = defaultdict(
             lambda: LaunchRate(monotonic=store.clock.now)
         )
+        """By account and region: EC2 counts there, whatever the connection."""
 
     def launch_admitted(self) -> None:
         """Ask EC2 for the machine of each admitted attempt whose turn it is."""
-        now, states = self._store.clock.now(), self._ledger.entries
-        ready: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for name, memory in self._open.memories.items():
-            is_due = memory.not_before <= now and not memory.is_given_up
-            if states[name].stage is Stage.ADMITTED and is_due:
-                ready[memory.entry.place].append(name)
-        for place, names in ready.items():
-            if not self._can_use(place, names, now):
-                continue
+        for pool, names in self._find_ready().items():
             names.sort(key=self._turn)
-            turns = min(self._rates[place].turns, MOST_AT_ONCE)
+            turns = min(self._rates[pool].turns, MOST_AT_ONCE)
             for waiting, name in enumerate(names[turns:], 1):
                 self._open.memories[name].tell_pace(waiting)
             self._mark_asked(names[:turns])
@@ -100,6 +94,22 @@ class Launching:
             self._in_parallel(
                 functools.partial(self._launch, Turnstile(names[:turns])), names[:turns]
             )
+
+    def _find_ready(self) -> dict[str, list[str]]:
+        """Find whom EC2 can be asked for now, by the account and region that they count against."""
+        now, states = self._store.clock.now(), self._ledger.entries
+        accounts = self._ledger.state.accounts
+        ready: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, memory in self._open.memories.items():
+            is_due = memory.not_before <= now and not memory.is_given_up
+            if states[name].stage is Stage.ADMITTED and is_due:
+                ready[memory.entry.place].append(name)
+        pools: dict[str, list[str]] = defaultdict(list)
+        for place, names in ready.items():
+            if self._can_use(place, names, now):
+                for name in names:
+                    pools[name_pool(self._open.memories[name].entry, accounts)].append(name)
+        return pools
 
     def _can_use(self, place: tuple[str, str], names: Sequence[str], now: float) -> bool:
         """
@@ -151,8 +161,8 @@ class Launching:
         if self._has_ended(name):
             return
         memory.record = record = self._open.record_of(name)
-        place = memory.entry.place
-        fleet, rate = self._fleet_for(*place), self._rates[place]
+        fleet = self._fleet_for(*memory.entry.place)
+        rate = self._rates[name_pool(memory.entry, self._ledger.state.accounts)]
         launcher = Launcher(fleet, self._store, rate, self._ledger, when_my_turn)
         answer = launcher.launch(record, memory.progress)
         now = self._store.clock.now()

@@ -4,9 +4,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.launch_rate import LaunchRate, Turnstile
 from airflow_ephemeral_ec2.hooks.parallel import in_threads, one_by_one
+from airflow_ephemeral_ec2.model.arrivals import name_pool
+from airflow_ephemeral_ec2.model.plan import plan_entry
 from airflow_ephemeral_ec2.model.queue import PACED, EntryState, Stage, recall
 from airflow_ephemeral_ec2.model.queue_orders import OrderAction, OrderTarget, QueueOrder
 from airflow_ephemeral_ec2.model.sweep import MAX_FILTER_VALUES, find_launch_minutes
@@ -135,8 +139,8 @@ def test_no_more_than_eight_are_launched_at_the_same_time(store, fleet, clock, s
         return one_by_one(function, items)
 
     controller = Controller(store, lambda *_: fleet, in_parallel=in_parallel)
-    place = submit("f" * 40)
-    controller._launching._rates["aws_default", place.spec.region] = LaunchRate(
+    first = plan_entry(submit("f" * 40))
+    controller._launching._rates[name_pool(first, {})] = LaunchRate(
         burst=1_000.0, monotonic=clock.now
     )
     for number in range(19):
@@ -147,6 +151,25 @@ def test_no_more_than_eight_are_launched_at_the_same_time(store, fleet, clock, s
 
     assert len(fleet.requests) == 16
     assert max(at_once) == 8
+
+
+@pytest.mark.parametrize("account", ["123456789012", ""])
+def test_connections_into_one_account_share_its_pace_and_its_order(
+    store, fleet, make_record, account
+):
+    """EC2 counts by account and region. Without an account each connection stands for one."""
+    controller = Controller(store, lambda *_: fleet)
+    for number in range(14):
+        conn = ("aws_acme", "aws_pea")[number % 2]
+        made = make_record(jobkey=f"{number:040d}", aws_conn_id=conn, priority=500 - number)
+        record = store.write_launch(made.model_copy(update={"account": account}))
+        store.write_entry(plan_entry(record))
+
+    controller.tick()
+
+    first = [f"{number:040d}" for number in range(14) if controller.machine_of(f"{number:040d}-a1")]
+    assert len(first) == (5 if account else 10)
+    assert first == [f"{number:040d}" for number in range(len(first))]
 
 
 def test_whom_ec2_may_have_been_asked_for_keeps_its_room():
