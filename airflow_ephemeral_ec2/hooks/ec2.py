@@ -24,7 +24,7 @@ from airflow_ephemeral_ec2.hooks.job_store import JobStore
 from airflow_ephemeral_ec2.hooks.lifetime_schedule import find_backstop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from botocore.config import Config
 
@@ -105,6 +105,8 @@ class EphemeralEC2Hook(AwsBaseHook):
                 # Clients that are made without never look for them again.
                 raise NoCredentialsError
             speed_up_timestamps(session)
+            key = (self.aws_conn_id or "", self.region_name or "")
+            session.events.register("after-call", functools.partial(_note_expiry, key))
             endpoints = self.conn_config
 
         def source(service: str, config: Config) -> Any:  # noqa: ANN401 - boto3's own type
@@ -138,6 +140,7 @@ class _Known:
     fingerprint: str | None
     look_again_at: float
     missing_since: float | None
+    made_at: float
     is_expired: bool = False
 
     def still_hold(self, found: str | None, now: float) -> bool:
@@ -191,7 +194,7 @@ def connect(aws_conn_id: str, region: str) -> Clients:
         clients = hook.make_clients(is_defined=found is not None)
         pause = CLIENTS_SECONDS if found else DOUBT_SECONDS
         with _lock:
-            _known[key] = _Known(clients, found, now + pause, None if found else now)
+            _known[key] = _Known(clients, found, now + pause, None if found else now, now)
         return clients
 
 
@@ -200,6 +203,21 @@ def doubt_clients() -> None:
     with _lock:
         for known in _known.values():
             known.look_again_at = 0.0
+
+
+def _note_expiry(key: tuple[str, str], parsed: Mapping[str, Any], **_: object) -> None:
+    """
+    Make the clients anew whose session token has expired, whatever they were asked.
+
+    botocore renews what it knows the end of; of keys that somebody writes into a file it does not.
+    """
+    if not str(parsed.get("Error", {}).get("Code", "")).startswith("ExpiredToken"):
+        return
+    with _lock:
+        known = _known.get(key)
+        # Clients that are new and refused all the same are not made again for each call.
+        if known is not None and time.monotonic() - known.made_at > DOUBT_SECONDS:
+            known.is_expired, known.look_again_at = True, 0.0
 
 
 def renew_clients() -> None:

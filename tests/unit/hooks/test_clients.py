@@ -57,6 +57,7 @@ class Connections:
     def __init__(self):
         self.answer, self.now, self.looks = "one", 1.0, 0
         self.has_credentials = True
+        self.session = None
 
     def get_connection(self, conn_id):
         self.looks += 1
@@ -66,7 +67,7 @@ class Connections:
 
     def get_session(self, hook, region_name):
         """Stand in for boto3's session: who asks it for a client gets its access key."""
-        session = boto3.Session("key", "secret", region_name=region_name)
+        self.session = session = boto3.Session("key", "secret", region_name=region_name)
         key = hook.conn_config.aws_access_key_id or "ambient"
         session.client = lambda *_, **__: key
         if not self.has_credentials:
@@ -101,6 +102,28 @@ def test_clients_are_made_again_only_when_the_connection_has_changed(connections
     assert connections.keys_after(1) == "one"
     assert ec2.connect("aws_x", "us-east-1") is first
     assert connections.keys_after(ec2.CLIENTS_SECONDS) == "two"
+
+
+@pytest.mark.parametrize(
+    ("code", "age", "is_renewed"),
+    [
+        ("ExpiredToken", 31, True),
+        ("ExpiredTokenException", 31, True),
+        ("AccessDenied", 31, False),
+        # They are new, and new ones would expire as well.
+        ("ExpiredToken", 29, False),
+    ],
+)
+def test_clients_whose_token_has_expired_are_made_again(connections, code, age, is_renewed):
+    """Somebody writes keys of an hour into a file that Airflow knows nothing of."""
+    connections.keys_after(0)
+    first, session = ec2.connect("aws_x", "us-east-1"), connections.session
+    connections.now += age
+
+    session.events.emit("after-call.s3.GetObject", parsed={"Error": {"Code": code}}, model=None)
+    session.events.emit("after-call.s3.GetObject", parsed={"Body": b""}, model=None)
+
+    assert (ec2.connect("aws_x", "us-east-1") is not first) is is_renewed
 
 
 @pytest.mark.parametrize("conn_id", ["aws_x", "aws_default"])
