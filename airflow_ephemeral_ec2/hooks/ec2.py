@@ -157,6 +157,9 @@ class _Known:
         return True
 
 
+_EXPIRED = ("ExpiredToken", "RequestExpired")
+"""What S3 and STS say of a session token, and what EC2 does (EC2 API reference, "Error codes")."""
+
 _known: dict[tuple[str, str], _Known] = {}
 _lock = threading.Lock()
 _turns: dict[tuple[str, str], threading.Lock] = {}
@@ -211,7 +214,7 @@ def _note_expiry(key: tuple[str, str], parsed: Mapping[str, Any], **_: object) -
 
     botocore renews what it knows the end of; of keys that somebody writes into a file it does not.
     """
-    if not str(parsed.get("Error", {}).get("Code", "")).startswith("ExpiredToken"):
+    if not str(parsed.get("Error", {}).get("Code", "")).startswith(_EXPIRED):
         return
     with _lock:
         known = _known.get(key)

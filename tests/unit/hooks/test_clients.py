@@ -109,6 +109,7 @@ def test_clients_are_made_again_only_when_the_connection_has_changed(connections
     [
         ("ExpiredToken", 31, True),
         ("ExpiredTokenException", 31, True),
+        ("RequestExpired", 31, True),
         ("AccessDenied", 31, False),
         # They are new, and new ones would expire as well.
         ("ExpiredToken", 29, False),
