@@ -1037,6 +1037,13 @@ SEEDED_BUGS = (
         ("tests/unit/operators/test_run_form.py",),
     ),
     SeededBug(
+        "who is cleared is skipped because what it depends on was left out",
+        "operators/done_before.py",
+        "if not is_made_by_backfill(context):",
+        "if not is_new_in_backfill(context):",
+        ("tests/unit/operators/test_run_form.py",),
+    ),
+    SeededBug(
         "a stale success is not done again",
         "model/order.py",
         " and found.name not in history.stale",

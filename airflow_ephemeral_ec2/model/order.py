@@ -164,6 +164,12 @@ def find_earlier_success(
     return None
 
 
+def have_skipped_themselves(jobkeys: Iterable[str], history: History) -> bool:
+    """Whether the last attempt of each of these has ended with "nothing to do"."""
+    last = _last_attempts(history)
+    return all(key in last and last[key].outcome == Outcome.SKIPPED for key in jobkeys)
+
+
 def has_any_success(history: History) -> bool:
     """Whether the last attempt of some run has succeeded, be it one part of an array only."""
     return any(one.outcome == Outcome.SUCCEEDED for one in _last_attempts(history).values())

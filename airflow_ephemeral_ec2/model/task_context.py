@@ -70,6 +70,11 @@ def is_backfill(context: Any) -> bool:  # noqa: ANN401
     return str(getattr(kind, "value", kind)) == "backfill" or str(run_id).startswith("backfill__")
 
 
+def is_made_by_backfill(context: Any) -> bool:  # noqa: ANN401
+    """Say whether a backfill has made this run; one that it reprocesses keeps its id."""
+    return str(getattr(context["dag_run"], "run_id", "")).startswith("backfill__")
+
+
 def is_new_in_backfill(context: Any) -> bool:  # noqa: ANN401
     """
     Say whether a backfill has made this run, and nobody has cleared or reprocessed the task since.
@@ -77,8 +82,7 @@ def is_new_in_backfill(context: Any) -> bool:  # noqa: ANN401
     Clearing raises ``max_tries`` above the task's retries (``find_epoch``).
     """
     ti, task = context["ti"], context.get("task")
-    is_new_run = str(getattr(context["dag_run"], "run_id", "")).startswith("backfill__")
-    return is_new_run and ti.max_tries <= getattr(task, "retries", 0)
+    return is_made_by_backfill(context) and ti.max_tries <= getattr(task, "retries", 0)
 
 
 def find_business_date(given: str | None, context: Any) -> str:  # noqa: ANN401

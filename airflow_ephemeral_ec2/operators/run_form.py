@@ -66,7 +66,7 @@ def follow_request(
     Decide whether this task launches; return when it does.
 
     :param tell: writes a line into the task log
-    :param done: what other runs have done for the date, where this run does nothing twice
+    :param done: what other runs have done for the date, in a run that a backfill has made
     :raises AirflowSkipException: the run leaves the job out, another one has done it, it is a dry
         run, or what the job depends on was skipped
     :raises ConfigurationError: the machine that the run asks for could never start
@@ -91,15 +91,17 @@ def follow_request(
     skipped = _find_skipped(request.wants, order, table)
     if skipped and done:
         # Who was left out because it is done says nothing; those before it do.
-        has_yet_to_run = partial(_has_yet_to_run, request, done)
+        has_yet_to_run = partial(_has_yet_to_run, request, done, table, order.spec.payer)
         skipped = _find_skipped(has_yet_to_run, order, table)
     if skipped:
         msg = f"{name}: skipped, because {skipped} was skipped in this run"
         raise AirflowSkipException(msg)
 
 
-def _has_yet_to_run(request: RunRequest, done: DoneBefore, job: str) -> bool:
-    return request.wants(job) and not done.has_succeeded(job)
+def _has_yet_to_run(
+    request: RunRequest, done: DoneBefore, table: ConfigTable, payer: str, job: str
+) -> bool:
+    return request.wants(job) and not done.is_left_out(table.find(payer, job))
 
 
 def _check_limits(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> None:

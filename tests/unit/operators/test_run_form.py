@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_ephemeral_ec2.model.identity import TaskIdentity, name_jobkey
 from airflow_ephemeral_ec2.model.outcome import Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import Times, conclude
 from airflow_ephemeral_ec2.model.run_request import ALL_FIELDS
@@ -61,6 +62,7 @@ def run(table, make_context, deployment, states, cleared):
     def run(job="claims", run_type="manual", conf=None, run_id="manual__1", **filled):
         context = make_context(**(EMPTY | filled))
         context["dag_run"].run_type, context["dag_run"].run_id = run_type, run_id
+        context["ti"].run_id = run_id
         context["task"] = SimpleNamespace(retries=2 - cleared[0])
         context["dag_run"].conf = filled if conf is None else conf
         operator = EphemeralEC2Operator(
@@ -359,17 +361,33 @@ def test_a_try_that_has_an_attempt_goes_on_with_it(run, store, end):
     assert (again.jobkey, again.attempt) == (mine.jobkey, 1)
 
 
+@pytest.mark.parametrize("clearings", [0, 1])
 @pytest.mark.parametrize("is_done", [True, False])
 def test_who_was_left_out_because_it_is_done_takes_nothing_with_it(
-    run, store, end, states, is_done
+    run, store, end, states, cleared, is_done, clearings
 ):
-    states["member"] = ["skipped"]
+    states["member"], cleared[0] = ["skipped"], clearings
     if not is_done:
         refuse(run, AirflowSkipException, **NEW_IN_BACKFILL)
         return
     end("member", jobkey="d0e")
 
     assert launch(store, run(**NEW_IN_BACKFILL)).attempt == 1
+
+
+def test_who_was_cleared_and_then_skipped_itself_takes_with_it_what_depends_on_it(
+    run, store, end, states, cleared
+):
+    """Its success in another run says nothing of what this run was asked to do again."""
+    states["member"], cleared[0] = ["skipped"], 1
+    end("member", jobkey="d0e")
+    identity = TaskIdentity("payer_acme", NEW_IN_BACKFILL["run_id"], "member")
+    mine = name_jobkey(store.read_secret(), store.environment, identity)
+    end("member", Outcome.SKIPPED, jobkey=mine)
+
+    said = refuse(run, AirflowSkipException, **NEW_IN_BACKFILL)
+
+    assert "skipped, because member was skipped in this run" in said
 
 
 # -- assets ----------------------------------------------------------------------------------
