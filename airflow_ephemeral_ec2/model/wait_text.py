@@ -82,6 +82,8 @@ def _name_holders(view: QueueView, table: PoolTable, resource: str) -> str:
         for entry in view.snapshot.entries
         if view.queue.pools[entry.name] == table.pool
         and (state := view.queue.states[entry.name]).stage is not Stage.WAITING
+        # Who is admitted and not asked for yet may have to wait again: it holds nothing then.
+        and entry.name not in view.admission.waiting
         and resource in limits_of(entry, table.limits, state.market)
     ]
     holders.sort(key=lambda found: found[0])

@@ -88,6 +88,19 @@ def test_the_first_in_line_is_told_who_has_the_room(tell, door):
     )
 
 
+def test_who_was_admitted_and_has_lost_its_turn_is_not_said_to_be_in_its_own_way(
+    tell, enqueue, ago
+):
+    """EC2 was not asked for it yet, and somebody more important has come."""
+    one = {"limits": Limits(vcpus=2), "max_runtime": 36_000, "vcpus": 2}
+    first = make_entry("1", "claims", requested_at=ago(130), **one)
+    vip = make_entry("2", "member", priority=900, requested_at=ago(10), **one)
+    admitted = {"stage": Stage.ADMITTED, "vcpus": 2, "admitted_at": ago(5)}
+    enqueue(first, vip, claims=admitted | {"pool": "us-east-1/1234"})
+
+    assert tell()["claims"].endswith(": 2 vCPU wanted, 0 of 2 free")
+
+
 def test_who_runs_is_not_told(tell, door):
     assert sorted(tell()) == ["claims", "member"]
 
