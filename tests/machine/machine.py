@@ -32,7 +32,7 @@ _LEASH = (
 class Machine:
     """One machine; ``start`` boots it, again from the same disk after it ended."""
 
-    def __init__(self, metadata_url, endpoint_url, seconds=120):
+    def __init__(self, metadata_url, endpoint_url, seconds=200):
         self.name = f"ee2-{uuid.uuid4().hex[:8]}"
         self.home = Path(tempfile.mkdtemp(prefix="machine-"))
         self.deadline = time.monotonic() + seconds
