@@ -73,10 +73,10 @@ class Timing:
         by_assets = reduce(or_, assets) if wanted.when == "any" and len(assets) > 1 else assets
         if self._on_request is None:
             return by_assets
-        return _by_either(self._on_request, by_assets)
+        return _by_assets_or_on_request(self._on_request, by_assets)
 
 
-def _by_either(timetable: OnRequestTimetable, assets: Any) -> Any:  # noqa: ANN401 - Airflow's timetable
+def _by_assets_or_on_request(timetable: OnRequestTimetable, assets: Any) -> Any:  # noqa: ANN401 - Airflow's timetable
     try:
         sdk = import_module("airflow.sdk")
     except ImportError:

@@ -48,6 +48,8 @@ class Answer(StrEnum):
     CONFIG = "config"
 
 
+EXPIRED_TOKEN = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+"""What S3 and STS say of a session token, and what EC2 does (EC2 API reference, "Error codes")."""
 _CODES = {
     Answer.CAPACITY: {
         "InsufficientInstanceCapacity",
@@ -86,9 +88,7 @@ _CODES = {
         "RequestTimeout",
     },
     Answer.EXPIRED: {
-        "RequestExpired",
-        "ExpiredToken",
-        "ExpiredTokenException",
+        *EXPIRED_TOKEN,
         "InvalidSecurity.RequestHasExpired",
         "RequestTimeTooSkewed",
     },

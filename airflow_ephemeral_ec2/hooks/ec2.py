@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from airflow_ephemeral_ec2.exceptions import AccessError, AwsError, AwsUnavailableError
-from airflow_ephemeral_ec2.hooks.aws_errors import aws_call
+from airflow_ephemeral_ec2.hooks.aws_errors import EXPIRED_TOKEN, aws_call
 from airflow_ephemeral_ec2.hooks.clients import Clients, speed_up_timestamps
 from airflow_ephemeral_ec2.hooks.controller import Controller
 from airflow_ephemeral_ec2.hooks.fleet import Fleet
@@ -157,9 +157,6 @@ class _Known:
         return True
 
 
-_EXPIRED = ("ExpiredToken", "RequestExpired")
-"""What S3 and STS say of a session token, and what EC2 does (EC2 API reference, "Error codes")."""
-
 _known: dict[tuple[str, str], _Known] = {}
 _lock = threading.Lock()
 _turns: dict[tuple[str, str], threading.Lock] = {}
@@ -214,7 +211,7 @@ def _note_expiry(key: tuple[str, str], parsed: Mapping[str, Any], **_: object) -
 
     botocore renews what it knows the end of; of keys that somebody writes into a file it does not.
     """
-    if not str(parsed.get("Error", {}).get("Code", "")).startswith(_EXPIRED):
+    if parsed.get("Error", {}).get("Code") not in EXPIRED_TOKEN:
         return
     with _lock:
         known = _known.get(key)

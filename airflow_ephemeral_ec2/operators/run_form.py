@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -91,17 +90,13 @@ def follow_request(
     skipped = _find_skipped(request.wants, order, table)
     if skipped and done:
         # Who was left out because it is done says nothing; those before it do.
-        has_yet_to_run = partial(_has_yet_to_run, request, done, table, order.spec.payer)
-        skipped = _find_skipped(has_yet_to_run, order, table)
+        specs = {spec.job: spec for spec in table.jobs(order.spec.payer)}
+        skipped = _find_skipped(
+            lambda job: request.wants(job) and not done.is_left_out(specs[job]), order, table
+        )
     if skipped:
         msg = f"{name}: skipped, because {skipped} was skipped in this run"
         raise AirflowSkipException(msg)
-
-
-def _has_yet_to_run(
-    request: RunRequest, done: DoneBefore, table: ConfigTable, payer: str, job: str
-) -> bool:
-    return request.wants(job) and not done.is_left_out(table.find(payer, job))
 
 
 def _check_limits(request: RunRequest, order: LaunchOrder, table: ConfigTable) -> None:
