@@ -20,6 +20,27 @@ class SeededBug:
 
 SEEDED_BUGS = (
     SeededBug(
+        "two runs do the same at the same time",
+        "model/admission.py",
+        "            at_work.add(entry)\n",
+        "",
+        ("tests/unit/model/test_admission_laws.py",),
+    ),
+    SeededBug(
+        "who is out already does not count as being at it",
+        "model/admission.py",
+        "in names.items() if queue.states[name].stage is not Stage.WAITING",
+        "in ()",
+        ("tests/unit/model/test_admission_laws.py", "tests/unit/hooks/test_controller.py"),
+    ),
+    SeededBug(
+        "all runs have the same name",
+        "model/identity.py",
+        "_hash(secret, environment, identity.dag_id, identity.run_id)[:16]",
+        "_hash(secret, environment, identity.dag_id)[:16]",
+        ("tests/unit/model/test_identity.py",),
+    ),
+    SeededBug(
         "one client token for all placements",
         "model/identity.py",
         'f"{jobkey}|{attempt}|{placement}|{nonce}"',

@@ -18,6 +18,7 @@ from airflow_ephemeral_ec2.model.identity import (
     choose_attempt,
     entry_name,
     name_jobkey,
+    name_run,
 )
 from airflow_ephemeral_ec2.model.image import is_of
 from airflow_ephemeral_ec2.model.outcome import Budget, Kill, Outcome, gives_up
@@ -101,7 +102,8 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
     :raises AwsError: AWS could not be asked
     :raises TamperedObjectError: a record of the latest attempt is not ours
     """
-    jobkey = name_jobkey(store.read_secret(), store.environment, order.identity)
+    secret = store.read_secret()
+    jobkey = name_jobkey(secret, store.environment, order.identity)
     try:
         last = store.last_attempt(jobkey)
     except TamperedObjectError as error:
@@ -121,7 +123,7 @@ def open_attempt(store: JobStore, fleet: Fleet, order: LaunchOrder) -> OpenAttem
         before = choice.attempt - 1 if choice.step is Step.SUPERSEDE else None
         if before is not None:
             supersede(store, fleet, store.read_launch(jobkey, before))
-        facts = _find_facts(store, fleet, order, jobkey, choice.attempt, before)
+        facts = _find_facts(store, fleet, order, secret, choice.attempt, before)
         record = store.write_launch(plan_launch(order.spec, facts))
     # The index first: who depends on this job must find it before it can end.
     store.write_date_index(record)
@@ -239,7 +241,7 @@ def _find_facts(
     store: JobStore,
     fleet: Fleet,
     order: LaunchOrder,
-    jobkey: str,
+    secret: bytes,
     attempt: int,
     supersedes: int | None,
 ) -> LaunchFacts:
@@ -248,7 +250,8 @@ def _find_facts(
     return LaunchFacts(
         environment=store.environment,
         bucket=store.bucket,
-        jobkey=jobkey,
+        jobkey=name_jobkey(secret, store.environment, order.identity),
+        run_key=name_run(secret, store.environment, order.identity),
         attempt=attempt,
         nonce=secrets.token_hex(16),
         epoch=order.epoch,

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -120,15 +120,19 @@ def admit(queue: Queue, limits: Mapping[str, Limits], now: float) -> Admission:
             pool = queue.pools.get(name) or state.pool
             rooms[pool].occupy(names.get(name), state)
     taken = {pool: room.taken for pool, room in rooms.items()}
+    at_work = _AtWork(
+        entry for name, entry in names.items() if queue.states[name].stage is not Stage.WAITING
+    )
     admitted: list[str] = []
     waiting: dict[str, Wait] = {}
     for entry, name in _in_order(queue):
         if name in queue.blocked:
             waiting[name] = Wait(Because.BLOCKED, queue.blocked[name])
             continue
-        wait = rooms[queue.pools[name]].place(entry, name)
+        wait = at_work.find_obstacle(entry) or rooms[queue.pools[name]].place(entry, name)
         if wait is None:
             admitted.append(name)
+            at_work.add(entry)
         else:
             waiting[name] = wait
     heads = tuple(name for name, wait in waiting.items() if wait.because is Because.ROOM)
@@ -143,6 +147,33 @@ def _in_order(queue: Queue) -> list[tuple[QueueEntry, str]]:
     ]
     waiting.sort(key=lambda item: item[0])
     return [(entry, name) for _, name, entry in waiting]
+
+
+class _AtWork:
+    """Who is out, by what it does: no two runs do the same work at the same time."""
+
+    def __init__(self, entries: Iterable[QueueEntry]) -> None:
+        self._found: dict[tuple[str, str, str], list[QueueEntry]] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: QueueEntry) -> None:
+        self._found.setdefault((entry.payer, entry.job, entry.business_date), []).append(entry)
+
+    def find_obstacle(self, entry: QueueEntry) -> Wait | None:
+        """
+        Find who does the same for another run; other parts of an array do something else.
+
+        What one run asks for twice is its author's business.
+        """
+        for other in self._found.get((entry.payer, entry.job, entry.business_date), ()):
+            is_other_part = (
+                other.array_size == entry.array_size and other.array_index != entry.array_index
+            )
+            if other.run_key != entry.run_key and not is_other_part:
+                why = f"waits for another run, which does the same now ({other.title})"
+                return Wait(Because.BLOCKED, why)
+        return None
 
 
 @dataclass

@@ -27,15 +27,18 @@ def name_jobkey(secret: bytes, environment: str, identity: TaskIdentity) -> str:
 
     Run ids and map indexes may hold PHI, so only their keyed hash leaves Airflow.
     """
-    parts = (
-        environment,
-        identity.dag_id,
-        identity.run_id,
-        identity.task_id,
-        str(identity.map_index),
-    )
+    parts = (identity.dag_id, identity.run_id, identity.task_id, str(identity.map_index))
+    return _hash(secret, environment, *parts)[:40]
+
+
+def name_run(secret: bytes, environment: str, identity: TaskIdentity) -> str:
+    """Name the DAG run of a job: 16 hex digits, of which nobody learns the run's id."""
+    return _hash(secret, environment, identity.dag_id, identity.run_id)[:16]
+
+
+def _hash(secret: bytes, *parts: str) -> str:
     message = b"\0".join(part.encode() for part in parts)
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()[:40]
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()
 
 
 def name_client_token(jobkey: str, attempt: int, placement: int, nonce: str) -> str:

@@ -60,6 +60,8 @@ class LaunchRecord(Spec):
     """The attempt that must have an outcome before this one may be launched."""
     requested_at: float
     """Seconds since 1970, by the bucket's clock."""
+    run_key: str = ""
+    """Names the DAG run without telling its id."""
     dag_id: str
     task_id: str
     map_index: int
@@ -165,6 +167,7 @@ class LaunchFacts:
     account: str = ""
     limits: Limits = NO_LIMITS
     dependents: tuple[str, ...] = ()
+    run_key: str = ""
     array_index: int = 0
     supersedes: int | None = None
     may_retry: bool = False
@@ -193,6 +196,7 @@ def plan_launch(spec: JobSpec, facts: LaunchFacts) -> LaunchRecord:
         epoch=facts.epoch,
         supersedes=facts.supersedes,
         requested_at=facts.requested_at,
+        run_key=facts.run_key,
         dag_id=facts.identity.dag_id,
         task_id=facts.identity.task_id,
         map_index=facts.identity.map_index,
@@ -256,6 +260,7 @@ def plan_entry(record: LaunchRecord) -> QueueEntry:
         jobkey=record.jobkey,
         attempt=record.attempt,
         nonce=record.nonce,
+        run_key=record.run_key,
         payer=spec.payer,
         job=spec.job,
         aws_conn_id=spec.aws_conn_id,

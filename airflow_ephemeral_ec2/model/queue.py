@@ -20,6 +20,8 @@ class QueueEntry(Spec):
     jobkey: str
     attempt: int
     nonce: str
+    run_key: str = ""
+    """Names the DAG run that asks for it."""
     payer: str
     job: str
     aws_conn_id: str = ""

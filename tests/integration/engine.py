@@ -16,7 +16,7 @@ AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64
 
 
 class Engine:
-    """Opens attempts and waits for them, as the operator does, against one local EC2."""
+    """Opens the attempts of one run and waits for them, as the operator does; one local EC2."""
 
     def __init__(self, cloud, make_spec):
         self.cloud = cloud
@@ -24,21 +24,21 @@ class Engine:
         self.store = JobStore(clients.s3, "records", "demo")
         self.fleet = Fleet(clients, "demo", "us-east-1")
         self._make_spec = make_spec
-        self._runs = 0
+        self._run, self._tasks = f"run {time.time_ns()}", 0
 
     def open(self, lock=None, **changes):
         return self.submit(self.order(lock, **changes))
 
     def order(self, lock=None, **changes):
         """Make what a new task instance asks for; ``submit`` it as often as the task is tried."""
-        self._runs += 1
+        self._tasks += 1
         return LaunchOrder(
             spec=self._make_spec(**{"ami": AMI} | changes),
             lock=lock or LockFile(),
             table="payers.yaml",
             table_version="t",
             limits=Limits(),
-            identity=TaskIdentity("endings", f"run {self._runs} {time.time_ns()}", "job"),
+            identity=TaskIdentity("endings", self._run, f"job{self._tasks}"),
             epoch="e",
             business_date="2026-03-01",
         )

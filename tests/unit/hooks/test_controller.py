@@ -208,6 +208,36 @@ def test_the_queue_admits_by_priority_within_the_limit(controller, fleet, store,
     ]
 
 
+def test_of_two_runs_of_one_date_the_second_waits_for_the_end_of_the_first_ones_machine(
+    controller, fleet, store, submit
+):
+    """Should both be at work, each would write what the other one writes."""
+    first, second = submit("a" * 40, run_key="one"), submit("b" * 40, run_key="two")
+
+    controller.tick()
+    why = "waits for another run, which does the same now (acme/claims 2026-03-01, attempt 1)"
+    assert controller.story_of(name_of(second)) == (f"queued: {why}",)
+    report(store, first, "i-0")
+    fleet.set("i-0", "shutting-down")
+    controller.tick()
+    controller.tick()
+    assert len(fleet.requests) == 1
+    fleet.set("i-0", "terminated")
+    controller.tick()
+
+    assert outcome_of(controller, first).outcome == "succeeded"
+    assert fleet.requests[1]["ClientToken"] == second.placements[0].client_token
+
+
+def test_what_one_run_asks_for_twice_runs_at_the_same_time(controller, fleet, submit):
+    submit("a" * 40, run_key="one")
+    submit("b" * 40, run_key="one")
+
+    controller.tick()
+
+    assert len(fleet.requests) == 2
+
+
 def test_a_killed_attempt_that_waits_is_never_launched(controller, fleet, store, submit):
     record = submit()
     kill_attempt(store, fleet, record.jobkey, 1, Kill("cancelled"))

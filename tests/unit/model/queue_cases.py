@@ -1,7 +1,7 @@
 """Queues that hypothesis thinks of, and the plainest counts of what they hold."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -35,6 +35,13 @@ class Case:
     def own(self, name):
         return limits_of(self.entries[name], self.limits[self.queue.pools[name]])
 
+    def does_the_same_as(self, one, other):
+        """Whether two runs ask for the same work; parts of one array are different work."""
+        a, b = self.entries[one], self.entries[other]
+        is_same = (a.payer, a.job, a.business_date) == (b.payer, b.job, b.business_date)
+        are_parts = a.array_size == b.array_size and a.array_index != b.array_index
+        return is_same and a.run_key != b.run_key and not are_parts
+
     def shares_pool(self, one, other):
         return self.queue.pools[one] == self.queue.pools[other]
 
@@ -57,6 +64,9 @@ tight_limits = st.builds(Limits, vcpus=st.integers(8, 12))
 """One limit, so that many queues have gaps."""
 
 
+PARTS = [{}, {}, *({"array_size": 2, "array_index": n} for n in (0, 1))]
+
+
 @st.composite
 def _entry(draw, number):
     return make_entry(
@@ -69,6 +79,8 @@ def _entry(draw, number):
         vcpus=draw(st.integers(1, 8)),
         capacity_type=draw(st.sampled_from(["on-demand", "spot", "spot-then-on-demand"])),
         max_runtime=draw(st.sampled_from([60, 3_600, 36_000])),
+        run_key=draw(st.sampled_from(["run1", "run2"])),
+        **draw(st.sampled_from(PARTS)),
     )
 
 
@@ -107,6 +119,13 @@ def cases(draw, limits=all_limits, pools=POOLS):
         promoted=draw(st.dictionaries(names, st.integers(0, 3), max_size=2)),
     )
     return Case(queue, {pool: draw(limits) for pool in POOLS})
+
+
+def make_alike(case):
+    """Let all entries ask for the same job and date, in different runs and parts."""
+    same = {"payer": "acme", "job": "claims", "business_date": "2026-03-01"}
+    entries = [entry.model_copy(update=same) for entry in case.queue.entries]
+    return replace(case, queue=replace(case.queue, entries=entries))
 
 
 def count_taken(case, admitted):

@@ -29,6 +29,7 @@ from tests.unit.model.queue_cases import (
     count_taken,
     find_room,
     gaps,
+    make_alike,
     tight_limits,
 )
 from tests.unit.model.queue_entries import make_entry
@@ -197,6 +198,8 @@ def test_who_is_larger_than_a_limit_or_blocked_holds_up_nobody(case):
 
 @given(cases())
 def test_pools_do_not_know_of_each_other(case):
+    one_run = [entry.model_copy(update={"run_key": ""}) for entry in case.queue.entries]
+    case = replace(case, queue=replace(case.queue, entries=one_run))
     both = case.decide()
 
     for pool in POOLS:
@@ -227,6 +230,21 @@ def test_held_and_blocked_entries_are_never_admitted(case):
     decision = case.decide()
 
     assert not set(decision.admitted) & set(case.queue.blocked)
+
+
+@given(cases() | cases(st.just(Limits())).map(make_alike))
+def test_no_two_runs_do_the_same_at_the_same_time(case):
+    """Whoever finds another run at it waits, and nobody waits for that without need."""
+    decision = case.decide()
+
+    out = [name for name in case.entries if case.out(name)]
+    for place, name in enumerate(decision.admitted):
+        others = (*out, *decision.admitted[:place])
+        assert not [other for other in others if case.does_the_same_as(name, other)]
+    for name, wait in decision.waiting.items():
+        if wait.because is Because.BLOCKED and name not in case.queue.blocked:
+            others = (*out, *decision.admitted)
+            assert [other for other in others if case.does_the_same_as(name, other)]
 
 
 @given(cases(), st.randoms(use_true_random=False))

@@ -9,6 +9,7 @@ from airflow_ephemeral_ec2.model.identity import (
     TaskIdentity,
     choose_attempt,
     name_jobkey,
+    name_run,
 )
 
 IDENTITY = TaskIdentity("payer_acme", "manual__2026-03-01", "claims")
@@ -27,6 +28,21 @@ def test_L13_a_jobkey_needs_the_secret_and_every_part_of_the_identity():
 
     assert len(keys) == 6
     assert all(len(k) == 40 and int(k, 16) >= 0 for k in keys)
+
+
+def test_all_tasks_of_a_run_have_its_name_and_no_other_run_has_it():
+    """Nobody without the secret can make it from a run's id, which may tell too much."""
+    runs = [
+        (b"s1", "test", IDENTITY),
+        (b"s2", "test", IDENTITY),
+        (b"s1", "prod", IDENTITY),
+        (b"s1", "test", TaskIdentity("payer_acme", "manual__2026-03-02", "claims")),
+        (b"s1", "test", TaskIdentity("payer_pea", "manual__2026-03-01", "claims")),
+    ]
+    other_task = TaskIdentity("payer_acme", "manual__2026-03-01", "member", 3)
+
+    assert len({name_run(*run) for run in runs}) == len(runs)
+    assert name_run(b"s1", "test", other_task) == name_run(b"s1", "test", IDENTITY)
 
 
 @pytest.mark.parametrize(
