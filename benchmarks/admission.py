@@ -23,6 +23,12 @@ from airflow_ephemeral_ec2.model.spec import Limits
 SIZES = (1_000, 10_000)
 TO_HOLD_MS = {1_000: 20.0, 10_000: 200.0}
 JOBS = {"member": (), "eligibility": ("member",), "claims": ("eligibility",), "downstream": ()}
+READ_BY = {
+    "member": ("eligibility", "claims"),
+    "eligibility": ("claims",),
+    "claims": (),
+    "downstream": (),
+}
 NOW = 1_000_000.0
 RUNNING = 24
 
@@ -40,11 +46,12 @@ def make_entries(count: int, seed: int) -> list[QueueEntry]:
         entries.append(
             QueueEntry(
                 jobkey=f"{number:040x}", attempt=1, nonce="n", payer=payer, job=job,
+                run_key=f"run{number % 3}", dag_id=f"payer_{payer}",
                 aws_conn_id="aws_default", region="us-east-1", account="123456789012",
                 business_date=f"2026-03-{rng.randint(1, 28):02d}", priority=rng.randint(1, 999),
                 is_backfill=rng.random() < 0.2, vcpus=rng.choice((2, 4, 8, 16, 32)),
                 capacity_type=rng.choice(("on-demand", "spot", "spot-then-on-demand")),
-                depends_on=needs, in_order_by_date=rng.random() < 0.1,
+                depends_on=needs, dependents=READ_BY[job], in_order_by_date=rng.random() < 0.1,
                 max_runtime=rng.randint(60, 7_200), max_wait=None, requested_at=NOW + number,
                 supersedes=None, limits=limits, table="payers.yaml", table_version="v1",
                 title=f"{payer}/{job}",

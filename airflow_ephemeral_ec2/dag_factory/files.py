@@ -33,7 +33,7 @@ _PAGE = (
 
 
 def run_limit(table: ConfigTable, payer: str) -> dict[str, Any]:
-    """One run at a time where files start them: two of the same date must not meet."""
+    """One run at a time where files start them: two of the same date would do everything twice."""
     return {"max_active_runs": 1} if table.files(payer) else {}
 
 

@@ -49,6 +49,7 @@ class Admitting:
         self._orders: dict[str, QueueOrder | None] = {}
         self._flaps: dict[str, float] = {}
         self._were_open: dict[str, DatedKey] = {}
+        self._damaged: dict[str, DatedKey | None] = {}
         self._adoptions = 0
         self._promoted: Mapping[str, int] = {}
 
@@ -110,7 +111,8 @@ class Admitting:
         self._forget_what_ended(entries)
         self._order.keep(entry.name for entry in entries)
         orders = [order for order in self._orders.values() if order is not None]
-        unended = self._predecessors.find_obstacles(self._waiting(entries))
+        waiting = self._waiting(entries)
+        unended = self._find_damaged(waiting) | self._predecessors.find_obstacles(waiting)
         obstacles = self._order.known_obstacles(entries, now) | blocked | unended
         queue, limits = form_queue(entries, self._ledger.state, orders, obstacles)
         self._promoted = queue.promoted
@@ -140,6 +142,16 @@ class Admitting:
             else:
                 self._order.forget(self._were_open[name])
         self._were_open = known
+
+    def _find_damaged(self, waiting: list[QueueEntry]) -> dict[str, str]:
+        """Name those who must wait for an attempt at the same work that cannot be read any more."""
+        self._damaged = {n: key for n, key in self._damaged.items() if n in self._open.damaged}
+        for name in self._open.damaged.keys() - self._damaged.keys():
+            entry = self._open.read_any_entry(name)
+            self._damaged[name] = DatedKey.of(entry) if entry else None
+        why = "waits for the end of an attempt at the same that cannot be read any more"
+        damaged = set(self._damaged.values())
+        return {entry.name: why for entry in waiting if DatedKey.of(entry) in damaged}
 
     def _unchecked(self, admission: Admission) -> list[str]:
         """Name those on whom the decision rests and of whom it is not known what they wait for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_ephemeral_ec2.exceptions import TamperedObjectError
+from airflow_ephemeral_ec2.model.outcome import Budget, Outcome, Verdict
 from airflow_ephemeral_ec2.model.record import conclude_tampered
 from airflow_ephemeral_ec2.model.watch import LOOK_SECONDS, QUIET_SECONDS
 
@@ -57,7 +58,11 @@ class TamperedAttempts:
 
     def _end_one(self, name: str, damage: TamperedObjectError, now: float) -> None:
         entry = self._open.read_any_entry(name)
-        is_fenced = entry is not None and self._store.revoke_start_lock(entry, str(damage))
+        # With its verdict: whoever goes on after a crash must not take it for a kill.
+        verdict = Verdict(Outcome.TAMPERED, str(damage), Budget.NONE)
+        is_fenced = entry is not None and self._store.revoke_start_lock(
+            entry, verdict.reason, verdict
+        )
         places = self._places_of(entry)
         if not places:
             # Nobody may say of a machine that it is gone who does not know where it was.

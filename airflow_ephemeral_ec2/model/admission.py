@@ -2,10 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from airflow_ephemeral_ec2.model.at_work import AtWork
 from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage
 from airflow_ephemeral_ec2.model.spec import Limits
 
@@ -120,23 +121,33 @@ def admit(queue: Queue, limits: Mapping[str, Limits], now: float) -> Admission:
             pool = queue.pools.get(name) or state.pool
             rooms[pool].occupy(names.get(name), state)
     taken = {pool: room.taken for pool, room in rooms.items()}
-    at_work = _AtWork(
-        entry for name, entry in names.items() if queue.states[name].stage is not Stage.WAITING
-    )
+    at_work = AtWork(e for n, e in names.items() if queue.states[n].stage is not Stage.WAITING)
     admitted: list[str] = []
     waiting: dict[str, Wait] = {}
     for entry, name in _in_order(queue):
-        if name in queue.blocked:
-            waiting[name] = Wait(Because.BLOCKED, queue.blocked[name])
-            continue
-        wait = at_work.find_obstacle(entry) or rooms[queue.pools[name]].place(entry, name)
+        wait = _place(queue, entry, name, rooms[queue.pools[name]], at_work)
         if wait is None:
             admitted.append(name)
-            at_work.add(entry)
         else:
             waiting[name] = wait
+        if wait is None or (name not in queue.blocked and wait.because is not Because.NEVER):
+            at_work.add(entry)
     heads = tuple(name for name, wait in waiting.items() if wait.because is Because.ROOM)
     return Admission(tuple(admitted), waiting, heads, taken)
+
+
+def _place(
+    queue: Queue, entry: QueueEntry, name: str, room: "_Pool", at_work: AtWork
+) -> Wait | None:
+    """Take the room for an entry, or say why it waits."""
+    if name in queue.blocked:
+        return Wait(Because.BLOCKED, queue.blocked[name])
+    needed = room.find_limits(entry, entry.markets)
+    if never := room.find_excess(entry, needed):
+        return never
+    if why := at_work.find_obstacle(entry):
+        return Wait(Because.BLOCKED, why)
+    return room.place(entry, name, needed)
 
 
 def _in_order(queue: Queue) -> list[tuple[QueueEntry, str]]:
@@ -147,33 +158,6 @@ def _in_order(queue: Queue) -> list[tuple[QueueEntry, str]]:
     ]
     waiting.sort(key=lambda item: item[0])
     return [(entry, name) for _, name, entry in waiting]
-
-
-class _AtWork:
-    """Who is out, by what it does: no two runs do the same work at the same time."""
-
-    def __init__(self, entries: Iterable[QueueEntry]) -> None:
-        self._found: dict[tuple[str, str, str], list[QueueEntry]] = {}
-        for entry in entries:
-            self.add(entry)
-
-    def add(self, entry: QueueEntry) -> None:
-        self._found.setdefault((entry.payer, entry.job, entry.business_date), []).append(entry)
-
-    def find_obstacle(self, entry: QueueEntry) -> Wait | None:
-        """
-        Find who does the same for another run; other parts of an array do something else.
-
-        What one run asks for twice is its author's business.
-        """
-        for other in self._found.get((entry.payer, entry.job, entry.business_date), ()):
-            is_other_part = (
-                other.array_size == entry.array_size and other.array_index != entry.array_index
-            )
-            if other.run_key != entry.run_key and not is_other_part:
-                why = f"waits for another run, which does the same now ({other.title})"
-                return Wait(Because.BLOCKED, why)
-        return None
 
 
 @dataclass
@@ -193,11 +177,15 @@ class _Pool:
     def __init__(self, limits: Limits, now: float) -> None:
         self._fill_gaps, self._now = limits.fill_gaps, now
         self._limits = name_limits(limits)
+        # Each name is made once: decisions ask for them thousands of times.
+        self._payers = {payer: _of_payer(payer) for payer in limits.payers}
+        self._jobs = {job: _of_job(job) for job in limits.jobs}
+        markets = {market: _of_market(market) for market in ("on-demand", "spot")}
+        self._markets = {m: name for m, name in markets.items() if name in self._limits}
         self._taken: dict[str, int] = dict.fromkeys(self._limits, 0)
         self._ends: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self._heads: dict[str, _Head] = {}
         self._keepers: dict[str, _Head] = {}
-        self._known: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
 
     @property
     def taken(self) -> dict[str, int]:
@@ -213,14 +201,18 @@ class _Pool:
             began = state.launched_at or state.admitted_at or self._now
             ends = max(began + entry.max_lifetime, self._now)
         markets = (state.market,) if state.market else entry.markets
-        self._take(self._limited(entry, markets), state.vcpus, ends)
+        self._take(self.find_limits(entry, markets), state.vcpus, ends)
 
-    def place(self, entry: QueueEntry, name: str) -> Wait | None:
-        """Take the room for an entry, or say why it waits."""
-        needed, vcpus = self._limited(entry, entry.markets), entry.vcpus
+    def find_excess(self, entry: QueueEntry, needed: Sequence[str]) -> Wait | None:
+        """Say which of its limits an entry is larger than, if there is one."""
         for resource in needed:
-            if vcpus > self._limits[resource]:
+            if entry.vcpus > self._limits[resource]:
                 return _never(entry, resource, self._limits[resource])
+        return None
+
+    def place(self, entry: QueueEntry, name: str, needed: Sequence[str]) -> Wait | None:
+        """Take the room for an entry that no limit is too small for, or say why it waits."""
+        vcpus = entry.vcpus
         gone = self._now + entry.max_lifetime + LAUNCH_SLACK_SECONDS
         for resource in needed:
             head = self._heads.get(resource)
@@ -267,13 +259,15 @@ class _Pool:
             self._taken[resource] += vcpus
             self._ends[resource].append((ends, vcpus))
 
-    def _limited(self, entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:
+    def find_limits(self, entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:
         """Name the limits that an entry counts against: its own first, the overall one last."""
-        key = (markets, entry.payer, entry.job)
-        found = self._known.get(key)
-        if found is None:
-            found = [name for name in _names_of(entry, markets) if name in self._limits]
-            self._known[key] = found
+        found = [self._markets[market] for market in markets if market in self._markets]
+        if entry.payer in self._payers:
+            found.append(self._payers[entry.payer])
+        if entry.job in self._jobs:
+            found.append(self._jobs[entry.job])
+        if TOTAL in self._limits:
+            found.append(TOTAL)
         return found
 
     def _find_room(self, resource: str, most: int) -> float:

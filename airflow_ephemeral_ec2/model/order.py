@@ -201,10 +201,12 @@ class OpenJobs:
         for entry in entries:
             self._open[entry.payer, entry.job][entry.business_date].append(entry)
 
-    def find(self, key: DatedKey) -> QueueEntry | None:
-        """Find an open attempt of a job and date."""
-        found = self._open.get((key.payer, key.job), {}).get(key.business_date)
-        return found[0] if found else None
+    def find(self, key: DatedKey, run_key: str) -> QueueEntry | None:
+        """Find an open attempt of a job and date that a run asks for, or nobody knows which run."""
+        for entry in self._open.get((key.payer, key.job), {}).get(key.business_date, ()):
+            if not run_key or entry.run_key in ("", run_key):
+                return entry
+        return None
 
     def find_before(self, entry: QueueEntry) -> QueueEntry | None:
         """Find an open attempt of the same job for an earlier date."""
@@ -224,9 +226,13 @@ def name_jobs(entry: QueueEntry, jobs: Iterable[str]) -> tuple[DatedKey, ...]:
 
 
 def find_open_obstacle(entry: QueueEntry, open_jobs: OpenJobs) -> str | None:
-    """Say which open attempt must end before an entry may be admitted; nothing is read for it."""
+    """
+    Say which open attempt must end before an entry may be admitted; nothing is read for it.
+
+    Those of other runs hold it up only while they are out or come first (``AtWork``).
+    """
     for key in dependencies_of(entry):
-        before = open_jobs.find(key)
+        before = open_jobs.find(key, entry.run_key)
         if before is not None:
             return f"waits for {before.title}, which is not over"
     if entry.in_order_by_date and not entry.order_override:

@@ -21,7 +21,8 @@ class QueueEntry(Spec):
     attempt: int
     nonce: str
     run_key: str = ""
-    """Names the DAG run that asks for it."""
+    """Names the DAG run that asks for it; empty where other runs are none of its business."""
+    dag_id: str = ""
     payer: str
     job: str
     aws_conn_id: str = ""
@@ -66,6 +67,11 @@ class QueueEntry(Spec):
     def name(self) -> str:
         """Name of the entry in the bucket."""
         return entry_name(self.jobkey, self.attempt)
+
+    @cached_property
+    def day(self) -> tuple[str, str]:
+        """Payer and business date."""
+        return self.payer, self.business_date
 
     @property
     def label(self) -> str:

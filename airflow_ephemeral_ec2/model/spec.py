@@ -185,7 +185,11 @@ class JobSpec(Spec):
     backfill_order: Literal["below_today", "by_priority"] = "below_today"
     """Where a backfill of the job stands in the queue: behind all that is not one, or among it."""
     cross_run_order: bool = True
-    """Start only when ``depends_on`` has a recorded success for the date, in whatever run."""
+    """
+    Start only when ``depends_on`` has a recorded success for the date, in whatever run, and not
+    beside another run of the date that does the same, writes what this job reads, or reads what it
+    writes.
+    """
     in_order_by_date: bool = False
     """
     Start only when the business date before, as far as one was asked for, has succeeded or has

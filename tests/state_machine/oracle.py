@@ -72,15 +72,15 @@ class Oracle:
         """Somebody wants this attempt to end."""
         self._wishes.add(attempt)
 
-    def see_new_epoch(self, job, epoch):
-        """Whoever cleared the job wants what an earlier epoch has opened to end."""
-        self._epochs[job] = max(self._epochs.get(job, 0), epoch)
+    def see_new_epoch(self, task_id, epoch):
+        """Whoever cleared the task wants what an earlier epoch has opened to end."""
+        self._epochs[task_id] = max(self._epochs.get(task_id, 0), epoch)
 
     def _is_asked_for(self, attempt):
         if attempt in self._wishes:
             return True
         record = self._record_of(*attempt)
-        return record is not None and int(record.epoch[1:]) < self._epochs.get(record.spec.job, 0)
+        return record is not None and int(record.epoch[1:]) < self._epochs.get(record.task_id, 0)
 
     def _record_of(self, jobkey, attempt):
         return self.launched.get((jobkey, attempt))
@@ -136,6 +136,24 @@ class Oracle:
                 self.complain(
                     f"attempt {attempt} started while attempt {other.attempt[1]} may still run"
                 )
+        self._see_other_runs(machine)
+
+    def _see_other_runs(self, machine):
+        """
+        No two runs do the same at the same time.
+
+        But for a machine that EC2 did not show when the queue state was lost: nobody knew of it.
+        """
+        record = self._record_of(*machine.attempt)
+        for other in self._world.ec2.own:
+            theirs = self._record_of(*other.attempt)
+            if theirs is None or not _do_the_same(record, theirs):
+                continue
+            self._world.reach("work started after another run's")
+            may_begin = self.holder_of(*other.attempt) in (None, other.instance_id)
+            is_known = not (self._world.has_lost_state or self._is_tampered(other.attempt, other))
+            if other.may_work and may_begin and is_known:
+                self.complain(f"{record.spec.job} started beside the same of another run")
 
     # -- the bucket --------------------------------------------------------------------------
 
@@ -291,7 +309,7 @@ class Oracle:
         for name in admitted:
             self._see_order(entries[name])
             for other in waiting:
-                is_free = self._is_free(entries[other])
+                is_free = self._is_free(entries[other], before, after)
                 if is_free and places[other] < places[name]:
                     self.complain(
                         f"{entries[name].label} was admitted before {entries[other].label}"
@@ -301,13 +319,21 @@ class Oracle:
             if admitted and in_use > (limits.vcpus or in_use):
                 self.complain(f"{in_use} vCPU admitted in {pool}, {limits.vcpus} allowed")
 
-    def _is_free(self, entry):
-        """Whether nothing of its own holds an entry back."""
+    def _is_free(self, entry, *states):
+        """Whether nothing of its own holds an entry back, and no other run."""
         earlier = (entry_name(entry.jobkey, number) for number in range(1, entry.attempt))
         # Also one that nobody can read any more is waited for.
         is_first = not any(f"test/queue/{name}.json" in self._world.s3.objects for name in earlier)
         is_ours = not self._is_tampered((entry.jobkey, entry.attempt))
-        return is_first and is_ours and not entry.supersedes and not entry.depends_on
+        is_alone = not any(self._is_at_it(entry, *other, states) for other in self.launched.items())
+        is_bound = entry.supersedes or entry.depends_on
+        return is_first and is_ours and is_alone and not is_bound
+
+    def _is_at_it(self, entry, attempt, record, states):
+        """Whether an attempt of another run does the same, or may: nobody can read it any more."""
+        name = entry_name(*attempt)
+        out = (s.entries[name].stage is not Stage.WAITING for s in states if name in s.entries)
+        return _do_the_same(record, entry) and (any(out) or self._is_tampered(attempt))
 
     def _see_order(self, entry):
         """What the job depends on has succeeded, in whatever run, and the last try of it has."""
@@ -374,6 +400,12 @@ class Oracle:
         finished = parse_history(key.rpartition("/")[2] for key in keys).finished
         if len(finished) != len(self.outcomes):
             self.complain(f"{len(finished)} history records of {len(self.outcomes)} outcomes")
+
+
+def _do_the_same(record, other):
+    """Whether a launch record and another one, or an entry, are of the same job in two runs."""
+    job = other.job if isinstance(other, QueueEntry) else other.spec.job
+    return record.spec.job == job and record.run_key != other.run_key
 
 
 def _read_state(body):

@@ -327,3 +327,21 @@ def test_rubbish_in_the_place_of_a_refusal_ends_the_machine_that_nobody_was_told
     assert world.oracle.violations == []
     assert outcomes(world) == ["tampered"]
     assert len(world.ec2.own) == 1
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_end_of_a_tampered_attempt_is_none_of_a_kill_after_a_crash(world, number):
+    """The start lock was revoked, and the controller died before it recorded the outcome."""
+    world.change_aws("quota", 0)
+    world.open(CLAIMS)
+    world.advance(65)
+    world.tick(0)
+    world.tamper("refusal", 0)
+
+    world.restart(0)
+    world.advance(65)
+    world.tick(0, Fault("crash before", "put", number))
+    world.settle()
+
+    assert world.oracle.violations == []
+    assert outcomes(world) == ["tampered"]

@@ -29,7 +29,7 @@ from tests.state_machine.process import (
     Fault,
 )
 from tests.state_machine.simulated_machine import OUT_OF_MEMORY
-from tests.state_machine.world import JOBS, REACHED, TAMPERABLE, World
+from tests.state_machine.world import IDENTITIES, JOBS, REACHED, TAMPERABLE, World
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))
 MANY = 2_000
@@ -86,7 +86,8 @@ class Engine(RuleBasedStateMachine):
 
     @rule(task=TASKS, fault=FAULT)
     def run_task(self, task, fault):
-        is_first = not any(r.spec.job == JOBS[task]["job"] for r in self.world.oracle.records())
+        own = IDENTITIES[task].task_id
+        is_first = not any(r.task_id == own for r in self.world.oracle.records())
         self.reach("first try" if is_first else "retry")
         self.world.open(task, fault)
 

@@ -1,4 +1,4 @@
-"""Everything outside our processes, and the processes: one simulated AWS, three tasks."""
+"""Everything outside our processes, and the processes: one simulated AWS, four tasks."""
 
 import logging
 import re
@@ -34,6 +34,13 @@ JOBS = (
     SPEC
     | {"job": "reports", "boot_timeout": "5m", "max_runtime": "2h", "priority": 100}
     | {"depends_on": ["member"], "max_wait": "1h"},
+    SPEC | SHORT | {"job": "claims", "capacity_type": "spot-then-on-demand", "max_wait": "3h"},
+)
+IDENTITIES = (
+    TaskIdentity("payer_acme", "manual__1", "member"),
+    TaskIdentity("payer_acme", "manual__1", "claims"),
+    TaskIdentity("payer_acme", "manual__1", "reports"),
+    TaskIdentity("payer_acme", "manual__2", "claims of another run"),
 )
 LIMIT_VCPUS = 4
 TAMPERABLE = {
@@ -94,6 +101,7 @@ class World:
         self.reaper = self._start_reaper()
         self.epochs = [0] * len(JOBS)
         self.unfinished: set[int] = set()
+        self.has_lost_state = False
         self.tampered: list[str] = []
         """Keys of what somebody has overwritten."""
         self._log = _FaultLog(self.oracle)
@@ -125,7 +133,7 @@ class World:
             table="payers.yaml",
             table_version="t1",
             limits=Limits(vcpus=LIMIT_VCPUS),
-            identity=TaskIdentity("payer_acme", "manual__1", spec.job),
+            identity=IDENTITIES[task],
             epoch=f"e{self.epochs[task]}",
             business_date="2026-03-01",
             dependents=("reports",) if spec.job == "member" else (),
@@ -136,7 +144,7 @@ class World:
         """A worker runs the task until it defers."""
         self.unfinished.add(task)
         order = self.order(task)
-        self.oracle.see_new_epoch(JOBS[task]["job"], self.epochs[task])
+        self.oracle.see_new_epoch(IDENTITIES[task].task_id, self.epochs[task])
 
         def work(worker):
             open_attempt(worker.store, worker.fleet, order)
@@ -147,7 +155,7 @@ class World:
 
     def kill(self, task, fault=None):
         """Somebody ends the task: the worker or the trigger ends its latest attempt."""
-        latest = [r for r in self.oracle.records() if r.spec.job == JOBS[task]["job"]]
+        latest = [r for r in self.oracle.records() if r.task_id == IDENTITIES[task].task_id]
         if not latest:
             return
         record = max(latest, key=lambda r: r.attempt)
@@ -245,6 +253,7 @@ class World:
             case "visibility":
                 self.ec2.is_lagging = not self.ec2.is_lagging
             case "queue state damaged":
+                self.has_lost_state = True
                 if "test/queue-state.json" in self.s3.objects:
                     self.s3.objects["test/queue-state.json"] = b'{"version": 9'
             case "foreign":

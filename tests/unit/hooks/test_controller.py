@@ -215,7 +215,7 @@ def test_of_two_runs_of_one_date_the_second_waits_for_the_end_of_the_first_ones_
     first, second = submit("a" * 40, run_key="one"), submit("b" * 40, run_key="two")
 
     controller.tick()
-    why = "waits for another run, which does the same now (acme/claims 2026-03-01, attempt 1)"
+    why = "waits for another run of payer_acme, which asks for the same and comes first"
     assert controller.story_of(name_of(second)) == (f"queued: {why}",)
     report(store, first, "i-0")
     fleet.set("i-0", "shutting-down")

@@ -21,6 +21,7 @@ from tests.unit.hooks.scripted import (
     lock_for,
     name_of,
     outcome_of,
+    refusal,
     report,
 )
 
@@ -69,6 +70,35 @@ def test_a_corrupt_launch_record_ends_its_attempt_as_tampered_and_no_other(
         other.placements[0].client_token
     ]
     assert name_of(record) not in store.list_queue().entries
+
+
+def test_another_run_waits_until_the_machine_of_an_attempt_that_cannot_be_read_is_gone(
+    store, fleet, submit, clock
+):
+    """EC2 gave no clear answer to its launch; then its record is overwritten."""
+    first, second = submit("a" * 40, run_key="one"), submit("b" * 40, run_key="two")
+    fleet.refusals = [refusal("InternalError", 500)]
+    controller = Controller(store, lambda *_: fleet)
+    controller.tick()
+    controller.release()
+    put(store, keys_of(first)["launch"], b"null")
+    fleet.set("i-0", "running")
+
+    heir = heir_of(store, fleet)
+    for _ in range(3):
+        heir.tick()
+        clock.at += LOOK_SECONDS
+    assert "i-0" in fleet.terminated
+    assert len(fleet.requests) == 1
+    assert "cannot be read any more" in heir.story_of(name_of(second))[-1]
+    fleet.set("i-0", "terminated")
+    for _ in range(3):
+        heir.tick()
+        clock.at += LOOK_SECONDS
+
+    assert [request["ClientToken"] for request in fleet.requests[1:]] == [
+        second.placements[0].client_token
+    ]
 
 
 def test_the_launch_record_of_another_attempt_is_not_launched(store, fleet, submit, clock):

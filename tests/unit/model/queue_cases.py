@@ -35,12 +35,22 @@ class Case:
     def own(self, name):
         return limits_of(self.entries[name], self.limits[self.queue.pools[name]])
 
-    def does_the_same_as(self, one, other):
-        """Whether two runs ask for the same work; parts of one array are different work."""
+    def is_in_the_way_of(self, other, one):
+        """Whether another run's job is the same as this one, or reads or writes what it does."""
         a, b = self.entries[one], self.entries[other]
-        is_same = (a.payer, a.job, a.business_date) == (b.payer, b.job, b.business_date)
-        are_parts = a.array_size == b.array_size and a.array_index != b.array_index
-        return is_same and a.run_key != b.run_key and not are_parts
+        if (a.payer, a.business_date) != (b.payer, b.business_date):
+            return False
+        if not (a.run_key and b.run_key) or a.run_key == b.run_key:
+            return False
+        if a.job == b.job:
+            return a.array_size != b.array_size or a.array_index == b.array_index
+        reads = b.job in a.depends_on and not a.order_override
+        return reads or b.job in a.dependents
+
+    def is_in_line(self, name, decision):
+        """Whether it waits for nothing of its own, and is not larger than a limit."""
+        wait = decision.waiting.get(name)
+        return wait is not None and wait.because != "never" and name not in self.queue.blocked
 
     def shares_pool(self, one, other):
         return self.queue.pools[one] == self.queue.pools[other]
@@ -64,14 +74,22 @@ tight_limits = st.builds(Limits, vcpus=st.integers(8, 12))
 """One limit, so that many queues have gaps."""
 
 
+CHAIN = {
+    "member": ((), ("claims", "other")),
+    "claims": (("member",), ("other",)),
+    "other": (("claims",), ()),
+}
+"""Job -> what it depends on, and what reads what it writes."""
 PARTS = [{}, {}, *({"array_size": 2, "array_index": n} for n in (0, 1))]
 
 
 @st.composite
 def _entry(draw, number):
+    job, run_key = draw(st.sampled_from(sorted(CHAIN))), draw(st.sampled_from(["", "run1", "run2"]))
+    depends_on, dependents = CHAIN[job]
     return make_entry(
         f"{number:04d}",
-        draw(st.sampled_from(["member", "claims", "other"])),
+        job,
         payer=draw(st.sampled_from(["acme", "pea", "zeta"])),
         priority=draw(st.sampled_from([100, 500, 900])),
         business_date=draw(st.sampled_from(["2026-02-28", "2026-03-01"])),
@@ -79,7 +97,11 @@ def _entry(draw, number):
         vcpus=draw(st.integers(1, 8)),
         capacity_type=draw(st.sampled_from(["on-demand", "spot", "spot-then-on-demand"])),
         max_runtime=draw(st.sampled_from([60, 3_600, 36_000])),
-        run_key=draw(st.sampled_from(["run1", "run2"])),
+        run_key=run_key,
+        dag_id=run_key and f"dag of {run_key}",
+        depends_on=depends_on,
+        dependents=dependents,
+        order_override=draw(st.sampled_from(["", "", "", "loaded by hand"])),
         **draw(st.sampled_from(PARTS)),
     )
 
@@ -121,9 +143,9 @@ def cases(draw, limits=all_limits, pools=POOLS):
     return Case(queue, {pool: draw(limits) for pool in POOLS})
 
 
-def make_alike(case):
-    """Let all entries ask for the same job and date, in different runs and parts."""
-    same = {"payer": "acme", "job": "claims", "business_date": "2026-03-01"}
+def put_together(case):
+    """Let all entries be of one payer and date, in different runs."""
+    same = {"payer": "acme", "business_date": "2026-03-01"}
     entries = [entry.model_copy(update=same) for entry in case.queue.entries]
     return replace(case, queue=replace(case.queue, entries=entries))
 

@@ -29,7 +29,7 @@ from tests.unit.model.queue_cases import (
     count_taken,
     find_room,
     gaps,
-    make_alike,
+    put_together,
     tight_limits,
 )
 from tests.unit.model.queue_entries import make_entry
@@ -188,7 +188,7 @@ def test_who_is_larger_than_a_limit_or_blocked_holds_up_nobody(case):
 
     idle = {
         name for name, wait in decision.waiting.items()
-        if wait.because in (Because.NEVER, Because.BLOCKED)
+        if wait.because is Because.NEVER or name in case.queue.blocked
     }  # fmt: skip
     rest = [entry for entry in case.queue.entries if entry.name not in idle]
     others = Case(replace(case.queue, entries=rest), case.limits).decide()
@@ -232,19 +232,43 @@ def test_held_and_blocked_entries_are_never_admitted(case):
     assert not set(decision.admitted) & set(case.queue.blocked)
 
 
-@given(cases() | cases(st.just(Limits())).map(make_alike))
+together = (cases() | cases(tight_limits) | cases(st.just(Limits()))).map(put_together)
+
+
+@given(together)
 def test_no_two_runs_do_the_same_at_the_same_time(case):
-    """Whoever finds another run at it waits, and nobody waits for that without need."""
+    """Nor does one write what the other reads."""
     decision = case.decide()
 
     out = [name for name in case.entries if case.out(name)]
     for place, name in enumerate(decision.admitted):
         others = (*out, *decision.admitted[:place])
-        assert not [other for other in others if case.does_the_same_as(name, other)]
+        assert not [other for other in others if case.is_in_the_way_of(other, name)]
+
+
+@given(together)
+def test_who_stands_in_line_is_not_passed_by_another_run_that_does_the_same(case):
+    decision = case.decide()
+
+    for held in decision.waiting:
+        for passed in decision.admitted:
+            if case.is_in_line(held, decision) and case.rank(held) < case.rank(passed):
+                assert not case.is_in_the_way_of(held, passed)
+
+
+@given(together)
+def test_nobody_waits_for_another_run_without_need(case):
+    decision = case.decide()
+
     for name, wait in decision.waiting.items():
         if wait.because is Because.BLOCKED and name not in case.queue.blocked:
-            others = (*out, *decision.admitted)
-            assert [other for other in others if case.does_the_same_as(name, other)]
+            assert [
+                other for other in case.entries
+                if case.is_in_the_way_of(other, name) and (
+                    case.out(other) or (case.rank(other) < case.rank(name)
+                    and (other in decision.admitted or case.is_in_line(other, decision)))
+                )
+            ]  # fmt: skip
 
 
 @given(cases(), st.randoms(use_true_random=False))

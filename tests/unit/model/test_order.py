@@ -167,6 +167,18 @@ def test_an_open_attempt_of_a_dependency_blocks():
     assert why == "waits for acme/member 2026-03-01, attempt 2, which is not over"
 
 
+def test_an_attempt_of_another_run_blocks_only_while_it_is_out_or_comes_first():
+    """``admit`` looks at that; a run that was only asked for must not hold another one up."""
+    claims = CLAIMS.model_copy(update={"run_key": "one"})
+    member = make_entry("m", "member", run_key="two")
+
+    assert find_open_obstacle(claims, OpenJobs([claims, member])) is None
+    own = member.model_copy(update={"run_key": "one"})
+    assert "is not over" in find_open_obstacle(claims, OpenJobs([member, own, claims]))
+    anybodys = member.model_copy(update={"run_key": ""})
+    assert "is not over" in find_open_obstacle(claims, OpenJobs([member, anybodys, claims]))
+
+
 @pytest.mark.parametrize("changes", [{"payer": "pea"}, {"business_date": "2026-02-28"}])
 def test_other_payers_and_dates_do_not_block(changes):
     assert find_open_obstacle(CLAIMS, OpenJobs([make_entry("m", "member", **changes)])) is None
