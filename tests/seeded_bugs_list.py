@@ -29,8 +29,8 @@ SEEDED_BUGS = (
     SeededBug(
         "who is out already does not count as being at it",
         "model/admission.py",
-        "if queue.states[n].stage is not Stage.WAITING)",
-        "if False)",
+        "if queue.states[n].stage is not Stage.WAITING]",
+        "if False]",
         ("tests/unit/model/test_at_work.py", "tests/unit/hooks/test_controller.py"),
     ),
     SeededBug(
@@ -57,9 +57,16 @@ SEEDED_BUGS = (
     SeededBug(
         "who cannot be read any more may be followed while its machine is out",
         "hooks/admitting.py",
-        "if DatedKey.of(entry) in damaged",
-        "if False",
+        "states=states, damaged=damaged)",
+        "states=states)",
         ("tests/unit/hooks/test_tampering.py",),
+    ),
+    SeededBug(
+        "who stands in line for another run is never looked up",
+        "hooks/admitting.py",
+        "*admission.heads, *admission.ahead)",
+        "*admission.heads)",
+        ("tests/unit/hooks/test_two_runs.py",),
     ),
     SeededBug(
         "the end of a tampered attempt looks like a kill",

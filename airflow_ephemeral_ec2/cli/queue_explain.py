@@ -10,7 +10,7 @@ from airflow_ephemeral_ec2.cli.queue_text import describe_until, short_duration
 from airflow_ephemeral_ec2.exceptions import AwsError, ConfigurationError
 from airflow_ephemeral_ec2.hooks.order_book import OrderBook
 from airflow_ephemeral_ec2.hooks.parallel import in_threads
-from airflow_ephemeral_ec2.model.admission import limits_of
+from airflow_ephemeral_ec2.model.limit_names import limits_of
 from airflow_ephemeral_ec2.model.order import DatedKey, dependencies_of
 from airflow_ephemeral_ec2.model.plain_text import printable
 from airflow_ephemeral_ec2.model.queue import Stage, describe_launch

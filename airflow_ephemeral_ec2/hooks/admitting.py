@@ -49,7 +49,7 @@ class Admitting:
         self._orders: dict[str, QueueOrder | None] = {}
         self._flaps: dict[str, float] = {}
         self._were_open: dict[str, DatedKey] = {}
-        self._damaged: dict[str, DatedKey | None] = {}
+        self._damaged: dict[str, QueueEntry | None] = {}
         self._adoptions = 0
         self._promoted: Mapping[str, int] = {}
 
@@ -111,13 +111,13 @@ class Admitting:
         self._forget_what_ended(entries)
         self._order.keep(entry.name for entry in entries)
         orders = [order for order in self._orders.values() if order is not None]
-        waiting = self._waiting(entries)
-        unended = self._find_damaged(waiting) | self._predecessors.find_obstacles(waiting)
+        damaged = self._read_damaged()
+        unended = self._predecessors.find_obstacles(self._waiting(entries))
         obstacles = self._order.known_obstacles(entries, now) | blocked | unended
         queue, limits = form_queue(entries, self._ledger.state, orders, obstacles)
         self._promoted = queue.promoted
         states = {name: recall(state) for name, state in queue.states.items()}
-        queue = replace(queue, states=states)
+        queue = replace(queue, states=states, damaged=damaged)
         rounds_left = ROUNDS
         while True:
             admission = admit(queue, limits, now)
@@ -143,21 +143,20 @@ class Admitting:
                 self._order.forget(self._were_open[name])
         self._were_open = known
 
-    def _find_damaged(self, waiting: list[QueueEntry]) -> dict[str, str]:
-        """Name those who must wait for an attempt at the same work that cannot be read any more."""
-        self._damaged = {n: key for n, key in self._damaged.items() if n in self._open.damaged}
+    def _read_damaged(self) -> list[QueueEntry]:
+        """Read what those were who cannot be read any more: their machines may be at work."""
+        gone = self._damaged.keys() - self._open.damaged.keys()
+        for entry in filter(None, (self._damaged.pop(name) for name in gone)):
+            self._order.forget(DatedKey.of(entry))
         for name in self._open.damaged.keys() - self._damaged.keys():
-            entry = self._open.read_any_entry(name)
-            self._damaged[name] = DatedKey.of(entry) if entry else None
-        why = "waits for the end of an attempt at the same that cannot be read any more"
-        damaged = set(self._damaged.values())
-        return {entry.name: why for entry in waiting if DatedKey.of(entry) in damaged}
+            self._damaged[name] = self._open.read_any_entry(name)
+        return [entry for entry in self._damaged.values() if entry is not None]
 
     def _unchecked(self, admission: Admission) -> list[str]:
         """Name those on whom the decision rests and of whom it is not known what they wait for."""
         return [
             name
-            for name in (*admission.admitted, *admission.heads)
+            for name in (*admission.admitted, *admission.heads, *admission.ahead)
             if self._order.needs_check(self._open.memories[name].entry)
         ]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from airflow_ephemeral_ec2.model.at_work import AtWork
+from airflow_ephemeral_ec2.model.limit_names import TOTAL, name_limits, of_job, of_market, of_payer
 from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage
 from airflow_ephemeral_ec2.model.spec import Limits
 
 LAUNCH_SLACK_SECONDS = 60.0
 """From admission to launch, at EC2's pace; a gap is only filled by what ends before, slack included."""
-TOTAL = "vCPU"
 
 
 class Because(StrEnum):
@@ -66,6 +66,8 @@ class Queue:
     """Entry name -> account and region that it counts against."""
     blocked: Mapping[str, str] = field(default_factory=dict)
     """Entry name -> what of its own it waits for; it holds back nobody."""
+    damaged: Sequence[QueueEntry] = ()
+    """Those that cannot be read any more, and may have a machine."""
     promoted: Mapping[str, int] = field(default_factory=dict)
     """Entry name -> its place before everybody else."""
 
@@ -80,6 +82,8 @@ class Admission:
     """In the order of admission."""
     heads: tuple[str, ...] = ()
     """Those among the waiting that others stand behind."""
+    ahead: tuple[str, ...] = ()
+    """Others among the waiting that may keep another run of their payer and date waiting."""
     taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Pool -> limit -> vCPUs that were out before this decision."""
 
@@ -121,7 +125,10 @@ def admit(queue: Queue, limits: Mapping[str, Limits], now: float) -> Admission:
             pool = queue.pools.get(name) or state.pool
             rooms[pool].occupy(names.get(name), state)
     taken = {pool: room.taken for pool, room in rooms.items()}
-    at_work = AtWork(e for n, e in names.items() if queue.states[n].stage is not Stage.WAITING)
+    at_work = AtWork(
+        [e for n, e in names.items() if queue.states[n].stage is not Stage.WAITING]
+        + list(queue.damaged)
+    )
     admitted: list[str] = []
     waiting: dict[str, Wait] = {}
     for entry, name in _in_order(queue):
@@ -133,7 +140,14 @@ def admit(queue: Queue, limits: Mapping[str, Limits], now: float) -> Admission:
         if wait is None or (name not in queue.blocked and wait.because is not Because.NEVER):
             at_work.add(entry)
     heads = tuple(name for name, wait in waiting.items() if wait.because is Because.ROOM)
-    return Admission(tuple(admitted), waiting, heads, taken)
+    ahead = tuple(
+        name
+        for name, wait in waiting.items()
+        if wait.because in (Because.BEHIND, Because.BLOCKED)
+        and name not in queue.blocked
+        and at_work.has_several_runs(names[name])
+    )
+    return Admission(tuple(admitted), waiting, heads, ahead, taken)
 
 
 def _place(
@@ -178,9 +192,9 @@ class _Pool:
         self._fill_gaps, self._now = limits.fill_gaps, now
         self._limits = name_limits(limits)
         # Each name is made once: decisions ask for them thousands of times.
-        self._payers = {payer: _of_payer(payer) for payer in limits.payers}
-        self._jobs = {job: _of_job(job) for job in limits.jobs}
-        markets = {market: _of_market(market) for market in ("on-demand", "spot")}
+        self._payers = {payer: of_payer(payer) for payer in limits.payers}
+        self._jobs = {job: of_job(job) for job in limits.jobs}
+        markets = {market: of_market(market) for market in ("on-demand", "spot")}
         self._markets = {m: name for m, name in markets.items() if name in self._limits}
         self._taken: dict[str, int] = dict.fromkeys(self._limits, 0)
         self._ends: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -291,44 +305,6 @@ class _Pool:
             return Wait(Because.BEHIND, text, head.name, resource, free)
         at = until if until > self._now else None
         return Wait(Because.ROOM, f"{text}; first in line", None, resource, free, at)
-
-
-def name_limits(limits: Limits) -> dict[str, int]:
-    """Name the limits that are set, as waiting reasons name them."""
-    found = {
-        _of_market("on-demand"): limits.on_demand,
-        _of_market("spot"): limits.spot,
-        **{_of_payer(payer): vcpus for payer, vcpus in limits.payers.items()},
-        **{_of_job(job): vcpus for job, vcpus in limits.jobs.items()},
-        TOTAL: limits.vcpus,
-    }
-    return {resource: vcpus for resource, vcpus in found.items() if vcpus is not None}
-
-
-def limits_of(entry: QueueEntry, limits: Limits, market: str = "") -> dict[str, int]:
-    """
-    Name the limits that an entry counts against: its own first, the overall one last.
-
-    :param market: capacity type of its machine; empty: it has none yet
-    """
-    known, markets = name_limits(limits), (market,) if market else entry.markets
-    return {name: known[name] for name in _names_of(entry, markets) if name in known}
-
-
-def _names_of(entry: QueueEntry, markets: tuple[str, ...]) -> list[str]:
-    return [*map(_of_market, markets), _of_payer(entry.payer), _of_job(entry.job), TOTAL]
-
-
-def _of_market(market: str) -> str:
-    return f"{market} vCPU"
-
-
-def _of_payer(payer: str) -> str:
-    return f"vCPU of payer {payer}"
-
-
-def _of_job(job: str) -> str:
-    return f"vCPU of job {job}"
 
 
 def _never(entry: QueueEntry, resource: str, limit: int) -> Wait:

@@ -38,7 +38,7 @@ class AtWork:
     While one run does a job, no other run does the same one (or the same part of an array), writes
     what it reads, or reads what it writes. Who stands in line counts like who is out for those
     behind: else these would take its turn. What one run asks for twice is its author's business;
-    entries without a run (``cross_run_order: false``) are not looked at.
+    rows with ``cross_run_order: false`` are not looked at.
     """
 
     def __init__(self, out: Iterable[QueueEntry]) -> None:
@@ -53,7 +53,7 @@ class AtWork:
 
     def add(self, entry: QueueEntry) -> None:
         """Count who is out or admitted, or waits for room or for another run."""
-        if entry.run_key:
+        if entry.run_key and entry.cross_run_order:
             first = self._alone.setdefault(entry.day, entry)
             if first is not entry:
                 self._add_to(self._day_of(first), entry)
@@ -76,7 +76,9 @@ class AtWork:
     def find_obstacle(self, entry: QueueEntry) -> str | None:
         """Say which job of another run an entry must wait for."""
         first, own = self._alone.get(entry.day), entry.run_key
-        if not own or first is None or (first.run_key == own and entry.day not in self._days):
+        if first is None or not own or not entry.cross_run_order:
+            return None
+        if first.run_key == own and entry.day not in self._days:
             return None
         day = self._day_of(first)
         same = [
@@ -90,8 +92,13 @@ class AtWork:
             return f"waits for {work}, which {does}"
         reads = () if entry.order_override else entry.depends_on
         return _find_neighbour(day, own, reads, "writes what this one reads") or _find_neighbour(
-            day, own, entry.dependents, "reads what this one writes"
+            day, own, entry.dependents, "reads, directly or not, what this one writes"
         )
+
+    def has_several_runs(self, entry: QueueEntry) -> bool:
+        """Whether an entry may keep another run waiting, or the other way round."""
+        day = self._days.get(entry.day, {})
+        return len({work.run_key for works in day.values() for work in works}) > 1
 
 
 def _find_neighbour(

@@ -21,7 +21,7 @@ class QueueEntry(Spec):
     attempt: int
     nonce: str
     run_key: str = ""
-    """Names the DAG run that asks for it; empty where other runs are none of its business."""
+    """Names the DAG run that asks for it."""
     dag_id: str = ""
     payer: str
     job: str
@@ -42,6 +42,8 @@ class QueueEntry(Spec):
     capacity_type: CapacityType
     depends_on: tuple[str, ...]
     """Jobs that must have a recorded success first; empty where the row opts out."""
+    cross_run_order: bool = True
+    """False where other runs are none of its business."""
     dependents: tuple[str, ...] = ()
     """Jobs of the payer that read, directly or not, what this one writes."""
     order_override: str = ""

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_ephemeral_ec2.model.admission import (  # fmt: skip
-    TOTAL,
     Admission,
     Because,
     Queue,
     Wait,
     admit,
-    name_limits,
     rank,
 )
+from airflow_ephemeral_ec2.model.limit_names import TOTAL, name_limits
 from airflow_ephemeral_ec2.model.queue import (
     EntryState,
     QueueEntry,

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from airflow_ephemeral_ec2.model.admission import Because, limits_of
+from airflow_ephemeral_ec2.model.admission import Because
 from airflow_ephemeral_ec2.model.duration import format_duration
+from airflow_ephemeral_ec2.model.limit_names import limits_of
 from airflow_ephemeral_ec2.model.plain_text import printable
 from airflow_ephemeral_ec2.model.queue import EntryState, QueueEntry, Stage, describe_launch
 from airflow_ephemeral_ec2.model.queue_view import (

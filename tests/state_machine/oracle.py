@@ -309,7 +309,7 @@ class Oracle:
         for name in admitted:
             self._see_order(entries[name])
             for other in waiting:
-                is_free = self._is_free(entries[other], before, after)
+                is_free = self._is_free(entries[other], before, after, places)
                 if is_free and places[other] < places[name]:
                     self.complain(
                         f"{entries[name].label} was admitted before {entries[other].label}"
@@ -319,21 +319,24 @@ class Oracle:
             if admitted and in_use > (limits.vcpus or in_use):
                 self.complain(f"{in_use} vCPU admitted in {pool}, {limits.vcpus} allowed")
 
-    def _is_free(self, entry, *states):
+    def _is_free(self, entry, before, after, places):
         """Whether nothing of its own holds an entry back, and no other run."""
         earlier = (entry_name(entry.jobkey, number) for number in range(1, entry.attempt))
         # Also one that nobody can read any more is waited for.
         is_first = not any(f"test/queue/{name}.json" in self._world.s3.objects for name in earlier)
         is_ours = not self._is_tampered((entry.jobkey, entry.attempt))
-        is_alone = not any(self._is_at_it(entry, *other, states) for other in self.launched.items())
+        # Of those admitted now only who is more important may keep it waiting.
+        out = _names_out(before) | {
+            name for name in _names_out(after) if places.get(name, ()) < places[entry.name]
+        }
+        is_alone = not any(self._is_at_it(entry, *other, out) for other in self.launched.items())
         is_bound = entry.supersedes or entry.depends_on
         return is_first and is_ours and is_alone and not is_bound
 
-    def _is_at_it(self, entry, attempt, record, states):
+    def _is_at_it(self, entry, attempt, record, out):
         """Whether an attempt of another run does the same, or may: nobody can read it any more."""
-        name = entry_name(*attempt)
-        out = (s.entries[name].stage is not Stage.WAITING for s in states if name in s.entries)
-        return _do_the_same(record, entry) and (any(out) or self._is_tampered(attempt))
+        is_out = entry_name(*attempt) in out or self._is_tampered(attempt)
+        return is_out and _do_the_same(record, entry)
 
     def _see_order(self, entry):
         """What the job depends on has succeeded, in whatever run, and the last try of it has."""
@@ -400,6 +403,10 @@ class Oracle:
         finished = parse_history(key.rpartition("/")[2] for key in keys).finished
         if len(finished) != len(self.outcomes):
             self.complain(f"{len(finished)} history records of {len(self.outcomes)} outcomes")
+
+
+def _names_out(state):
+    return {name for name, found in state.entries.items() if found.stage is not Stage.WAITING}
 
 
 def _do_the_same(record, other):

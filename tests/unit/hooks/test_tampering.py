@@ -90,7 +90,7 @@ def test_another_run_waits_until_the_machine_of_an_attempt_that_cannot_be_read_i
         clock.at += LOOK_SECONDS
     assert "i-0" in fleet.terminated
     assert len(fleet.requests) == 1
-    assert "cannot be read any more" in heir.story_of(name_of(second))[-1]
+    assert "which does the same now" in heir.story_of(name_of(second))[-1]
     fleet.set("i-0", "terminated")
     for _ in range(3):
         heir.tick()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from airflow_ephemeral_ec2.model.admission import Queue, admit, limits_of, rank
+from airflow_ephemeral_ec2.model.admission import Queue, admit, rank
+from airflow_ephemeral_ec2.model.limit_names import limits_of
 from airflow_ephemeral_ec2.model.queue import EntryState, Stage
 from airflow_ephemeral_ec2.model.spec import Limits
 from tests.unit.model.queue_entries import make_entry
@@ -41,6 +42,8 @@ class Case:
         if (a.payer, a.business_date) != (b.payer, b.business_date):
             return False
         if not (a.run_key and b.run_key) or a.run_key == b.run_key:
+            return False
+        if not (a.cross_run_order and b.cross_run_order):
             return False
         if a.job == b.job:
             return a.array_size != b.array_size or a.array_index == b.array_index
@@ -85,7 +88,10 @@ PARTS = [{}, {}, *({"array_size": 2, "array_index": n} for n in (0, 1))]
 
 @st.composite
 def _entry(draw, number):
-    job, run_key = draw(st.sampled_from(sorted(CHAIN))), draw(st.sampled_from(["", "run1", "run2"]))
+    job, run_key = (
+        draw(st.sampled_from(sorted(CHAIN))),
+        draw(st.sampled_from(["", "run1", "run2", "run3"])),
+    )
     depends_on, dependents = CHAIN[job]
     return make_entry(
         f"{number:04d}",
@@ -98,6 +104,7 @@ def _entry(draw, number):
         capacity_type=draw(st.sampled_from(["on-demand", "spot", "spot-then-on-demand"])),
         max_runtime=draw(st.sampled_from([60, 3_600, 36_000])),
         run_key=run_key,
+        cross_run_order=draw(st.sampled_from([True, True, True, False])),
         dag_id=run_key and f"dag of {run_key}",
         depends_on=depends_on,
         dependents=dependents,

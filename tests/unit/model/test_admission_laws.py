@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_ephemeral_ec2.model.admission import (
-    TOTAL,
     Because,
     Queue,
     admit,
-    name_limits,
 )
+from airflow_ephemeral_ec2.model.limit_names import TOTAL, name_limits
 from airflow_ephemeral_ec2.model.queue import EntryState, Stage
 from airflow_ephemeral_ec2.model.spec import Limits
 from tests.unit.model.queue_cases import (
@@ -271,7 +270,7 @@ def test_nobody_waits_for_another_run_without_need(case):
             ]  # fmt: skip
 
 
-@given(cases(), st.randoms(use_true_random=False))
+@given(cases() | together, st.randoms(use_true_random=False))
 def test_the_order_in_which_things_are_listed_decides_nothing(case, random):
     shuffled = list(case.queue.entries)
     random.shuffle(shuffled)

@@ -31,7 +31,8 @@ def entry(job, run, **changes):
         ),
         pytest.param(
             entry("claims", "one", **CLAIMS), entry("member", "two", **MEMBER),
-            "waits for claims of another run of payer_acme, which reads what this one writes",
+            "waits for claims of another run of payer_acme, which reads, directly or not, "
+            "what this one writes",
             id="what it writes is read",
         ),
         pytest.param(
@@ -52,8 +53,16 @@ def entry(job, run, **changes):
         pytest.param(
             entry("claims", "one"), entry("claims", "two", payer="pea"), None, id="another payer"
         ),
-        pytest.param(entry("claims", ""), entry("claims", "two"), None, id="it has opted out"),
-        pytest.param(entry("claims", "one"), entry("claims", ""), None, id="this one opted out"),
+        pytest.param(
+            entry("claims", "one", cross_run_order=False), entry("claims", "two"), None,
+            id="it has opted out",
+        ),
+        pytest.param(
+            entry("claims", "one"), entry("claims", "two", cross_run_order=False), None,
+            id="this one has opted out",
+        ),
+        pytest.param(entry("claims", ""), entry("claims", "two"), None, id="its run is unknown"),
+        pytest.param(entry("claims", "one"), entry("claims", ""), None, id="the run is unknown"),
         pytest.param(
             entry("member", "one", **MEMBER),
             entry("claims", "two", **CLAIMS, order_override="loaded by hand"), None,
@@ -68,6 +77,13 @@ def entry(job, run, **changes):
 )  # fmt: skip
 def test_who_is_out_is_waited_for_by_other_runs_that_would_get_in_its_way(out, asks, why):
     assert AtWork([out]).find_obstacle(asks) == why
+
+
+def test_of_several_runs_the_same_one_is_named_whatever_was_counted_first():
+    ways = [entry("claims", run).model_copy(update={"dag_id": run}) for run in ("b", "a", "c")]
+
+    for out in (ways, ways[::-1]):
+        assert "another run of a," in AtWork(out).find_obstacle(entry("claims", "two"))
 
 
 def decide(waiting, *, out=(), limit=8):
@@ -103,7 +119,7 @@ def test_a_scheduled_run_goes_on_before_a_backfill_that_would_begin_again():
     decision = decide([member, claims])
 
     assert decision.admitted == (claims.name,)
-    assert "reads what this one writes" in decision.waiting[member.name].reason
+    assert "what this one writes" in decision.waiting[member.name].reason
 
 
 def test_a_more_important_run_that_waits_for_parts_of_an_old_array_is_not_passed_by_the_others():
