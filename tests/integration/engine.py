@@ -18,27 +18,26 @@ AMI = "ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64
 class Engine:
     """Opens the attempts of one run and waits for them, as the operator does; one local EC2."""
 
-    def __init__(self, cloud, make_spec):
+    def __init__(self, cloud, make_spec, run=None):
         self.cloud = cloud
         clients = Clients(lambda service, config: cloud.client(service, config=config))
         self.store = JobStore(clients.s3, "records", "demo")
         self.fleet = Fleet(clients, "demo", "us-east-1")
         self._make_spec = make_spec
-        self._run, self._tasks = f"run {time.time_ns()}", 0
+        self._run = run or f"run {time.time_ns()}"
 
     def open(self, lock=None, **changes):
         return self.submit(self.order(lock, **changes))
 
     def order(self, lock=None, **changes):
         """Make what a new task instance asks for; ``submit`` it as often as the task is tried."""
-        self._tasks += 1
         return LaunchOrder(
             spec=self._make_spec(**{"ami": AMI} | changes),
             lock=lock or LockFile(),
             table="payers.yaml",
             table_version="t",
             limits=Limits(),
-            identity=TaskIdentity("endings", self._run, f"job{self._tasks}"),
+            identity=TaskIdentity("endings", self._run, f"job {time.time_ns()}"),
             epoch="e",
             business_date="2026-03-01",
         )

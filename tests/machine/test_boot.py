@@ -64,7 +64,8 @@ class Bench:
 
     def __init__(self, cloud, make_spec):
         self.cloud = cloud
-        self.engine = Engine(cloud, make_spec)
+        # One run: what earlier tests have left open would keep another run waiting.
+        self.engine = Engine(cloud, make_spec, run="machines")
         self.machines = []
 
     def boot(self, max_lifetime=None, prepare=lambda machine: None, **changes):
