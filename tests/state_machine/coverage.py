@@ -51,6 +51,7 @@ MACHINE_FAULTS = (
     "forged report",
     "EBS quota",
     "key denied",
+    "bad code",
 )
 EVENTS = (
     "a success is stale",

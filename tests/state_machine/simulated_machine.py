@@ -205,6 +205,13 @@ class SimulatedMachine:
         if self.state == "pending" and self.step is Step.BOOT:
             self.state, self.reason, self.step = "shutting-down", reason, Step.OFF
 
+    def find_bad_code(self):
+        """What it unpacks is not what was pushed: it says so and never begins."""
+        if self.step is Step.PREPARE and self.state == "running":
+            error = {"kind": contract.ERROR_CODE_HASH, "message": "not what was pushed"}
+            self.report |= {"phase": contract.PHASE_CODE, "error": error}
+            self.step = Step.REPORT
+
     def reboot(self):
         """User data does not run again: the boothook ends the second boot."""
         if self.state in ("pending", "running") and not self.is_hung:

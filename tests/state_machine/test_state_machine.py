@@ -252,7 +252,9 @@ class Engine(RuleBasedStateMachine):
         alive = [m for m in self.world.ec2.own if m.is_alive]
         if alive:
             self.world.reach(f"machine fault: {kind}")
-            for _ in range(0 if kind in AT_START else steps):
+            # The code is unpacked two steps after the boot.
+            only = dict.fromkeys(AT_START, 0) | {"bad code": 2}
+            for _ in range(only.get(kind, steps)):
                 alive[-1].settle()
                 alive[-1].act()
             BREAK[kind](alive[-1])
@@ -353,6 +355,7 @@ BREAK = {
     "forged report": lambda machine: machine.begin_to_lie(),
     "EBS quota": lambda machine: machine.fail_to_start("Client.VolumeLimitExceeded"),
     "key denied": lambda machine: machine.fail_to_start("Client.InternalError"),
+    "bad code": lambda machine: machine.find_bad_code(),
 }
 
 
