@@ -302,6 +302,7 @@ class Oracle:
             and name not in waiting
             # What has ended and is in the queue again only leaves it again.
             and (entries[name].jobkey, entries[name].attempt) not in self.outcomes
+            and not self._is_found_again((entries[name].jobkey, entries[name].attempt))
             and (name in waited or name not in before.entries)
         ]
         places = {name: rank(entries[name], after.entries[name].sequence) for name in entries
@@ -318,6 +319,13 @@ class Oracle:
         for pool, limits in limits_in_force(after, entries.values()).items():
             if admitted and in_use > (limits.vcpus or in_use):
                 self.complain(f"{in_use} vCPU admitted in {pool}, {limits.vcpus} allowed")
+
+    def _is_found_again(self, attempt):
+        """Whether it is not admitted, but its machine of before the queue state was lost is seen."""
+        return self._world.has_lost_state and any(
+            machine.attempt == attempt and machine.launched_at < self._world.clock.now
+            for machine in self._world.ec2.own
+        )
 
     def _is_free(self, entry, before, after, places):
         """Whether nothing of its own holds an entry back, and no other run."""
