@@ -155,7 +155,8 @@ class Concluding:
         if verdict.outcome is Outcome.SUCCEEDED:
             # Before the outcome: a crash in between marks again, and a mark is never missing.
             by_ec2 = observation.launched_at if observation else None
-            launched_at = find_launch_time(state.launched_at, by_ec2, state.admitted_at)
+            locked_at = report.locked_at if report else None
+            launched_at = find_launch_time(state.launched_at, by_ec2, state.admitted_at, locked_at)
             staleness = self._order.mark_stale(entry, record.spec.depends_on, launched_at)
         write_ending(
             self._store,

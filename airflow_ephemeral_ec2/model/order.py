@@ -274,7 +274,10 @@ EC2_CLOCK_SECONDS = 5.0
 
 
 def find_launch_time(
-    noted: float | None, by_ec2: float | None, admitted_at: float | None
+    noted: float | None,
+    by_ec2: float | None,
+    admitted_at: float | None,
+    locked_at: float | None = None,
 ) -> float | None:
     """
     Say when a machine was launched, in seconds since 1970.
@@ -285,7 +288,13 @@ def find_launch_time(
     :param noted: by the queue state, bucket's clock
     :param by_ec2: by EC2's clock, in whole seconds
     :param admitted_at: bucket's clock; no launch is earlier, unless the queue state was lost
+    :param locked_at: when its machine took the start lock; a launch that EC2 has forgotten, and
+        that was noted later, was before that
     """
+    if by_ec2 is None and locked_at is not None:
+        latest = locked_at + EC2_CLOCK_SECONDS
+        if noted is None or noted > latest:
+            return latest
     is_prompt = noted is not None and by_ec2 is not None and by_ec2 >= noted - EC2_CLOCK_SECONDS
     found = noted if by_ec2 is None or is_prompt else by_ec2
     if found is None:

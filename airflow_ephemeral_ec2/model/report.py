@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -45,6 +46,14 @@ class Report:
     """The whole report, for the history."""
     is_from_console: bool = False
     """No report arrived; these are the words of the console marker."""
+
+    @property
+    def locked_at(self) -> float | None:
+        """When its machine says that it took the start lock, in seconds since 1970."""
+        try:
+            return datetime.fromisoformat(self.fields["lock_at"]).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
 
     @property
     def had_lock(self) -> bool:

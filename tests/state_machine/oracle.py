@@ -236,10 +236,7 @@ class Oracle:
         if self._written_at.get(read, 0.0) > machine.launched_at + 1:
             self._world.reach("a success is stale from the start")
             stale = self._history(record.job).stale
-            # When it was launched nobody knows any more once queue state and instance are gone: the
-            # mark of before is there, what it read cannot be named.
-            is_named = record.stale_inputs or self._world.has_lost_state
-            if entry_name(record.jobkey, record.attempt) not in stale or not is_named:
+            if entry_name(record.jobkey, record.attempt) not in stale or not record.stale_inputs:
                 self.complain(f"{record.job} read what {read} has written again, and is not stale")
 
     def _history(self, job):

@@ -108,6 +108,20 @@ def test_what_was_written_again_after_the_launch_makes_a_success_stale(found, at
 
 
 @pytest.mark.parametrize(
+    ("noted", "locked", "found"),
+    [
+        (9_000.0, 130.0, 135.0),
+        (None, 130.0, 135.0),
+        (100.7, 130.0, 100.7),
+        (9_000.0, None, 9_000.0),
+    ],
+)
+def test_a_launch_that_ec2_has_forgotten_was_before_its_machine_took_the_lock(noted, locked, found):
+    """The queue state was lost as well: what it says now is of a later admission."""
+    assert find_launch_time(noted, None, noted, locked) == found
+
+
+@pytest.mark.parametrize(
     ("noted", "by_ec2", "admitted", "found"),
     [
         (100.7, 100.0, 99.0, 100.7),
