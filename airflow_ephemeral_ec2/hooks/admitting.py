@@ -50,6 +50,7 @@ class Admitting:
         self._flaps: dict[str, float] = {}
         self._were_open: dict[str, DatedKey] = {}
         self._damaged: dict[str, QueueEntry | None] = {}
+        """Who cannot be read any more -> what it was, where that is still known."""
         self._adoptions = 0
         self._promoted: Mapping[str, int] = {}
 

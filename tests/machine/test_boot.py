@@ -28,7 +28,7 @@ pytestmark = [
 ]
 JOB = "ephemeral-ec2-job"
 BOOT_SECONDS = 120
-"""A boot takes 7 s alone, and a minute and more beside others on two busy cores."""
+"""A boot takes some seconds, also beside two others; busy cores may need more."""
 
 
 def give_up(reason):
